@@ -1,0 +1,216 @@
+//! What a gateway counts. Every packet adds one to `received`, and one to where it went:
+//!
+//! ```text
+//! received  = forwarded + dropped
+//! forwarded = short + long + untouched
+//! created   = expired + restarted + active
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Packet;
+use crate::flow::classifier::FlowCounts;
+use crate::verdict::{Class, DropReason, Outcome, Untouched as Reason, Verdict};
+
+/// Packets, unless the name says otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Given to the gateway.
+    pub received: u64,
+    /// Sent on.
+    pub forwarded: u64,
+    /// Sent on in the short lane.
+    pub short: u64,
+    /// Sent on in the long lane.
+    pub long: u64,
+    /// Sent on without a class.
+    pub untouched: Untouched,
+    /// Not sent on.
+    pub dropped: Dropped,
+    /// What happened to flows.
+    pub flows: Flows,
+    /// Frame lengths on the wire, summed.
+    pub bytes: Bytes,
+}
+
+/// Packets forwarded without a class, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untouched {
+    /// IP, but not TCP.
+    pub non_tcp: u64,
+    /// Neither IPv4 nor IPv6, or behind more than two VLAN tags.
+    pub non_ip: u64,
+    /// Headers that lie about their lengths.
+    pub malformed: u64,
+    /// Later fragments of datagrams whose first fragment is not known.
+    pub fragment: u64,
+    /// Capture records that end before the headers do.
+    pub truncated: u64,
+    /// Not looked at: from WAN to LAN, or under `policy = "none"`.
+    pub unclassified: u64,
+}
+
+/// Packets dropped, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Longer than what the port they should leave by can send.
+    pub exceeds_mtu: u64,
+}
+
+/// Lives of flows, unless the name says otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flows {
+    /// Begun.
+    pub created: u64,
+    /// Moved to the long lane.
+    pub promoted: u64,
+    /// Ended by silence.
+    pub expired: u64,
+    /// Ended by a SYN that began the next.
+    pub restarted: u64,
+    /// Not known to have ended.
+    pub active: u64,
+    /// Packets (not flows) forwarded short because the table had no room for their flow.
+    pub table_full: u64,
+}
+
+/// Frame lengths on the wire, summed, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Given to the gateway.
+    pub received: u64,
+    /// Sent on.
+    pub forwarded: u64,
+    /// Sent on in the short lane.
+    pub short: u64,
+    /// Sent on in the long lane.
+    pub long: u64,
+}
+
+impl Counters {
+    /// Counts a packet that the gateway has decided on.
+    #[inline(always)]
+    pub fn count(&mut self, packet: &Packet<'_>) {
+        let bytes = u64::from(packet.wire_bytes);
+        self.received += 1;
+        self.bytes.received += bytes;
+        match packet.verdict {
+            Verdict::Drop(DropReason::ExceedsMtu) => {
+                self.dropped.exceeds_mtu += 1;
+                return;
+            }
+            Verdict::Transmit(_) => {}
+        }
+        self.forwarded += 1;
+        self.bytes.forwarded += bytes;
+        match packet.outcome {
+            Outcome::Classified(Class::Short) => {
+                self.short += 1;
+                self.bytes.short += bytes;
+            }
+            Outcome::Classified(Class::Long) => {
+                self.long += 1;
+                self.bytes.long += bytes;
+            }
+            Outcome::Untouched(reason) => *self.untouched.of(reason) += 1,
+        }
+    }
+
+    /// Takes over what the classifier counted.
+    pub fn set_flows(&mut self, counts: FlowCounts) {
+        self.flows = Flows {
+            created: counts.population.created,
+            promoted: counts.promoted,
+            expired: counts.population.expired,
+            restarted: counts.population.restarted,
+            active: counts.population.occupied,
+            table_full: counts.table_full,
+        };
+    }
+
+    /// Whether every packet is accounted for.
+    pub fn balances(&self) -> bool {
+        self.received == self.forwarded + self.dropped.total()
+            && self.forwarded == self.short + self.long + self.untouched.total()
+            && self.flows.created == self.flows.expired + self.flows.restarted + self.flows.active
+    }
+
+    /// Adds those of another gateway.
+    pub fn add(&mut self, other: &Counters) {
+        let Counters {
+            received,
+            forwarded,
+            short,
+            long,
+            untouched,
+            dropped,
+            flows,
+            bytes,
+        } = other;
+        self.received += received;
+        self.forwarded += forwarded;
+        self.short += short;
+        self.long += long;
+        self.untouched.add(untouched);
+        self.dropped.exceeds_mtu += dropped.exceeds_mtu;
+        self.flows.add(flows);
+        self.bytes.received += bytes.received;
+        self.bytes.forwarded += bytes.forwarded;
+        self.bytes.short += bytes.short;
+        self.bytes.long += bytes.long;
+    }
+}
+
+impl Untouched {
+    #[inline(always)]
+    fn of(&mut self, reason: Reason) -> &mut u64 {
+        match reason {
+            Reason::NonTcp => &mut self.non_tcp,
+            Reason::NonIp => &mut self.non_ip,
+            Reason::Malformed => &mut self.malformed,
+            Reason::Fragment => &mut self.fragment,
+            Reason::Truncated => &mut self.truncated,
+            Reason::Unclassified => &mut self.unclassified,
+        }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let Untouched {
+            non_tcp,
+            non_ip,
+            malformed,
+            fragment,
+            truncated,
+            unclassified,
+        } = *self;
+        non_tcp + non_ip + malformed + fragment + truncated + unclassified
+    }
+
+    fn add(&mut self, other: &Untouched) {
+        self.non_tcp += other.non_tcp;
+        self.non_ip += other.non_ip;
+        self.malformed += other.malformed;
+        self.fragment += other.fragment;
+        self.truncated += other.truncated;
+        self.unclassified += other.unclassified;
+    }
+}
+
+impl Dropped {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.exceeds_mtu
+    }
+}
+
+impl Flows {
+    fn add(&mut self, other: &Flows) {
+        self.created += other.created;
+        self.promoted += other.promoted;
+        self.expired += other.expired;
+        self.restarted += other.restarted;
+        self.active += other.active;
+        self.table_full += other.table_full;
+    }
+}

@@ -1,0 +1,243 @@
+//! The rule: what class is this packet?
+//!
+//! A flow is one direction of a TCP connection. Its first `threshold_packets` packets are short, those after
+//! them long; once long it stays long until it has been silent for more than `idle_timeout` or, with
+//! `restart_on_syn`, opens again. This is Algorithm 1 of arXiv:2406.12567, made exact.
+
+use super::fragments::Fragments;
+use super::key::{DatagramKey, FlowKey, Ipv4Key, Ipv6Key};
+use super::observer::{FlowPacket, Observer};
+use super::secret::Secret;
+use super::table::{Population, Table, Touched};
+use crate::verdict::Class;
+
+/// How flows become classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Short up to the threshold, long after it.
+    Split,
+    /// A hash of the flow picks the class, evenly: equal-cost multipath, the baseline.
+    Ecmp,
+    /// No class: nothing is looked at.
+    None,
+}
+
+/// The rule's parameters; they may change while flows live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// How flows become classes.
+    pub policy: Policy,
+    /// The first packets of a flow, as many as this, are short.
+    pub threshold_packets: u32,
+    /// A flow silent for longer than this has ended.
+    pub idle_timeout_ns: u64,
+    /// Whether a SYN without ACK ends the flow and starts a new one.
+    pub restart_on_syn: bool,
+}
+
+/// How much state there may be; fixed when a classifier is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// IPv4 flows the table is made for.
+    pub ipv4_flows_max: usize,
+    /// IPv6 flows the table is made for.
+    pub ipv6_flows_max: usize,
+    /// Fragmented datagrams that are remembered.
+    pub fragmented_datagrams_max: usize,
+}
+
+/// What happened to flows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// How they came and went, both IP versions together.
+    pub population: Population,
+    /// Lives that became long.
+    pub promoted: u64,
+    /// Packets of flows for which there was no room; forwarded short.
+    pub table_full: u64,
+}
+
+/// Flow tables, fragment memory and the rule.
+#[derive(Debug)]
+pub struct Classifier {
+    rule: Rule,
+    /// Entries last seen before this had ended when the idle timeout was last changed.
+    ended_before_ns: u64,
+    ipv4: Table<2>,
+    ipv6: Table<6>,
+    fragments: Fragments,
+    promoted: u64,
+    table_full: u64,
+}
+
+impl Classifier {
+    /// All memory is taken here.
+    pub fn new(rule: Rule, capacity: Capacity, secret: Secret) -> Self {
+        Classifier {
+            rule,
+            ended_before_ns: 0,
+            ipv4: Table::new(capacity.ipv4_flows_max, secret.clone()),
+            ipv6: Table::new(capacity.ipv6_flows_max, secret.clone()),
+            fragments: Fragments::new(capacity.fragmented_datagrams_max, secret),
+            promoted: 0,
+            table_full: 0,
+        }
+    }
+
+    /// The rule in force.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// Another rule from `now_ns` on. Flows keep their counts and their lane; what has ended stays ended.
+    pub fn set_rule(&mut self, rule: Rule, now_ns: u64) {
+        self.ended_before_ns = self.horizon_ns(now_ns);
+        self.rule = rule;
+    }
+
+    /// What happened to flows so far.
+    pub fn counts(&self) -> FlowCounts {
+        let [v4, v6] = [self.ipv4.population(), self.ipv6.population()];
+        FlowCounts {
+            population: Population {
+                created: v4.created + v6.created,
+                expired: v4.expired + v6.expired,
+                restarted: v4.restarted + v6.restarted,
+                occupied: v4.occupied + v6.occupied,
+            },
+            promoted: self.promoted,
+            table_full: self.table_full,
+        }
+    }
+
+    /// Hashes a flow and asks the memory for its bucket.
+    #[inline(always)]
+    pub fn prepare(&self, key: &FlowKey) -> u64 {
+        match key {
+            FlowKey::V4(key) => {
+                let hash = self.ipv4.hash(key);
+                self.ipv4.prefetch(hash);
+                hash
+            }
+            FlowKey::V6(key) => {
+                let hash = self.ipv6.hash(key);
+                self.ipv6.prefetch(hash);
+                hash
+            }
+        }
+    }
+
+    /// The class of a packet of a flow, which is counted. `hash` is what [`Classifier::prepare`] said.
+    #[inline(always)]
+    pub fn classify<O: Observer>(
+        &mut self,
+        packet: &TcpPacket<'_>,
+        now_ns: u64,
+        observer: &mut O,
+    ) -> Class {
+        let horizon_ns = self.horizon_ns(now_ns);
+        let restart = packet.opens_connection && self.rule.restart_on_syn;
+        let hash = packet.hash;
+        let (rule, promoted) = (&self.rule, &mut self.promoted);
+        let decided = match packet.key {
+            FlowKey::V4(key) => {
+                let touched = self.ipv4.touch(key, hash, now_ns, horizon_ns, restart);
+                touched.map(|touched| decide(rule, promoted, hash, touched))
+            }
+            FlowKey::V6(key) => {
+                let touched = self.ipv6.touch(key, hash, now_ns, horizon_ns, restart);
+                touched.map(|touched| decide(rule, promoted, hash, touched))
+            }
+        };
+        let Some((class, begins)) = decided else {
+            self.table_full += 1;
+            return match self.rule.policy {
+                Policy::Ecmp => ecmp(hash),
+                Policy::Split | Policy::None => Class::Short,
+            };
+        };
+        observer.packet(FlowPacket {
+            key: packet.key,
+            begins,
+            class,
+            wire_bytes: packet.wire_bytes,
+            handled_ns: now_ns,
+        });
+        class
+    }
+
+    /// Remembers the class of a first fragment for those that follow it.
+    pub fn remember_fragments(&mut self, datagram: DatagramKey, class: Class) {
+        self.fragments.remember(datagram, class);
+    }
+
+    /// The class of a later fragment, when its first fragment is known.
+    pub fn class_of_fragment(&self, datagram: &DatagramKey) -> Option<Class> {
+        self.fragments.find(datagram)
+    }
+
+    /// Sweeps the given share of the tables, in 1/65536; it never changes a classification.
+    pub fn sweep(&mut self, now_ns: u64, share: u32) {
+        let horizon_ns = self.horizon_ns(now_ns);
+        let part = |buckets: usize| ((buckets as u64 * u64::from(share)) >> 16) as usize + 1;
+        self.ipv4.sweep(horizon_ns, part(self.ipv4.buckets()));
+        self.ipv6.sweep(horizon_ns, part(self.ipv6.buckets()));
+    }
+
+    /// An entry last seen before this has ended.
+    #[inline(always)]
+    fn horizon_ns(&self, now_ns: u64) -> u64 {
+        now_ns
+            .saturating_sub(self.rule.idle_timeout_ns)
+            .max(self.ended_before_ns)
+    }
+}
+
+/// A TCP packet as the classifier needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpPacket<'a> {
+    /// Its flow.
+    pub key: &'a FlowKey,
+    /// What [`Classifier::prepare`] said of it.
+    pub hash: u64,
+    /// SYN without ACK.
+    pub opens_connection: bool,
+    /// Length of the frame on the wire, in bytes.
+    pub wire_bytes: u32,
+}
+
+#[inline(always)]
+fn decide<const W: usize>(
+    rule: &Rule,
+    promoted: &mut u64,
+    hash: u64,
+    touched: Touched<'_, W>,
+) -> (Class, bool) {
+    let Touched { entry, begins } = touched;
+    if rule.policy == Policy::Ecmp {
+        return (ecmp(hash), begins);
+    }
+    if !entry.long && entry.packets > rule.threshold_packets {
+        entry.long = true;
+        *promoted += 1;
+    }
+    let class = if entry.long {
+        Class::Long
+    } else {
+        Class::Short
+    };
+    (class, begins)
+}
+
+/// The lowest bit of a hash is even-handed, and hardly weighs in a flow's place in the table.
+#[inline(always)]
+fn ecmp(hash: u64) -> Class {
+    if hash & 1 == 0 {
+        Class::Short
+    } else {
+        Class::Long
+    }
+}
+
+// The two table widths are those of the two keys.
+const _: () = assert!(size_of::<Ipv4Key>() == 16 && size_of::<Ipv6Key>() == 48);

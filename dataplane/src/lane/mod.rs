@@ -1,0 +1,30 @@
+//! Lanes: what a class does to a packet.
+//!
+//! * [`mark`] rewrites the DSCP
+//!
+//! A lane is a mark today. A tunnel will be a second kind, beside `mark`, chosen in [`Lanes`].
+
+pub mod mark;
+
+use crate::verdict::Class;
+use mark::Mark;
+
+/// The lane of each class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lanes {
+    /// Where the first packets of a flow travel.
+    pub short: Mark,
+    /// Where a flow travels that has grown past the threshold.
+    pub long: Mark,
+}
+
+impl Lanes {
+    /// The lane of a class.
+    #[inline(always)]
+    pub fn of(&self, class: Class) -> Mark {
+        match class {
+            Class::Short => self.short,
+            Class::Long => self.long,
+        }
+    }
+}

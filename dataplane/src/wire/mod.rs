@@ -1,0 +1,17 @@
+//! Wire formats: bytes only, no state, no input or output.
+//!
+//! * [`frame`] walks an Ethernet frame down to its TCP header and says what it found
+//! * [`window`] reads headers out of a frame, telling "the frame lies" from "the capture was cut"
+//! * [`ethernet`], [`ipv4`], [`ipv6`], [`tcp`] know one header each
+//! * [`checksum`] is the Internet checksum, updated in place
+//!
+//! The contract, in one place: every header is read through [`window::Window`], which checks its length
+//! first, so no accessor can read past what is there and none can panic.
+
+pub mod checksum;
+pub mod ethernet;
+pub mod frame;
+pub mod ipv4;
+pub mod ipv6;
+pub mod tcp;
+pub mod window;

@@ -1,0 +1,15 @@
+//! The splitter core fed from capture files: what would splitting do to this traffic?
+//!
+//! * [`replay`] runs a capture through the gateway
+//! * [`lives`] lists every life of every flow
+//! * [`report`] shows what a run counted
+//! * [`sweep`] compares thresholds
+//! * [`model`] is the rule again, slow and obvious, to hold the gateway against
+//! * [`traffic`] makes random frames for that
+
+pub mod lives;
+pub mod model;
+pub mod replay;
+pub mod report;
+pub mod sweep;
+pub mod traffic;

@@ -152,6 +152,37 @@ impl Config {
         Err(ConfigError::Problems(reader.problems))
     }
 
+    /// The keys that `other` sets otherwise and that only a restart can change.
+    pub fn differs_in_fixed_keys(&self, other: &Config) -> Vec<&'static str> {
+        let name = |port: fn(&Ports) -> &Located<String>, config: &Config| {
+            config.ports.as_ref().map(|ports| port(ports).value.clone())
+        };
+        let (one, two) = (&self.xdp, &other.xdp);
+        let (has, wants) = (&self.capacity, &other.capacity);
+        [
+            ("ports.lan", name(|ports| &ports.lan, self) != name(|ports| &ports.lan, other)),
+            ("ports.wan", name(|ports| &ports.wan, self) != name(|ports| &ports.wan, other)),
+            ("ports.attach", one.attach != two.attach),
+            ("ports.copy", one.copy != two.copy),
+            ("ports.frame_bytes", one.frame_bytes != two.frame_bytes),
+            ("ports.ring_entries", one.ring_entries != two.ring_entries),
+            ("workers.cores", self.cores.value != other.cores.value),
+            ("workers.poll", self.poll != other.poll),
+            ("workers.busy_poll_budget", one.busy_poll_budget != two.busy_poll_budget),
+            ("classifier.ipv4_flows_max", has.ipv4_flows_max != wants.ipv4_flows_max),
+            ("classifier.ipv6_flows_max", has.ipv6_flows_max != wants.ipv6_flows_max),
+            (
+                "classifier.fragmented_datagrams_max",
+                has.fragmented_datagrams_max != wants.fragmented_datagrams_max,
+            ),
+            ("control.socket", self.control_socket != other.control_socket),
+            ("log.level", self.log_level != other.log_level),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+
     /// A problem with one of the values, found by somebody who looked at the system.
     pub fn problem<T>(&self, value: &Located<T>, message: String, remedy: &str) -> Problem {
         problem(&self.source, value.span.clone(), "this value", message, remedy)

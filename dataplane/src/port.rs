@@ -31,6 +31,9 @@ pub trait Port: Sized {
     /// The packet memory that both ports of a worker share, with its free frames.
     type Frames;
 
+    /// What the port itself counts.
+    type Statistics: Clone + Default + Send + 'static;
+
     /// Takes up to `limit` received frames, in order, and appends them to `burst`; gives the kernel free
     /// frames to receive into. `limit` is at most the room left in `burst`.
     fn receive(&mut self, frames: &mut Self::Frames, burst: &mut Burst<Self::Frame>, limit: usize);
@@ -57,6 +60,9 @@ pub trait Port: Sized {
 
     /// Sleeps until a packet arrives on either port, `timeout` passes or a signal interrupts.
     fn wait(ports: &mut [Self; 2], timeout: Duration);
+
+    /// What it has counted until now.
+    fn statistics(&self) -> Self::Statistics;
 
     /// Where all frames are now, `in_process` of them in the caller's hands.
     fn account(ports: &[Self; 2], frames: &Self::Frames, in_process: usize) -> FrameAccount;

@@ -2,7 +2,6 @@
 //!
 //! * [`replay`] runs a capture through the gateway
 //! * [`lives`] lists every life of every flow
-//! * [`report`] shows what a run counted
 //! * [`sweep`] compares thresholds
 //! * [`model`] is the rule again, slow and obvious, to hold the gateway against
 //! * [`traffic`] makes random frames for that
@@ -10,6 +9,5 @@
 pub mod lives;
 pub mod model;
 pub mod replay;
-pub mod report;
 pub mod sweep;
 pub mod traffic;

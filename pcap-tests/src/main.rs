@@ -9,9 +9,10 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use dataplane::batch::PortId;
 use dataplane::capture::CaptureError;
 use dataplane::config::{self, Config, ConfigError};
+use dataplane::counters;
 use dataplane::flow::classifier::Policy;
 use pcap_tests::lives::Lives;
-use pcap_tests::{replay, report, sweep};
+use pcap_tests::{replay, sweep};
 
 /// What would splitting do to this traffic? The gateway's own splitter, fed from capture files.
 #[derive(Parser)]
@@ -185,7 +186,7 @@ fn run(arguments: &Run) -> Result<(), Failure> {
     let shown = if arguments.json {
         write_json(&mut std::io::stdout(), &counters)
     } else {
-        write!(std::io::stdout(), "{}\n{}", report::heading(), report::Table(&counters))
+        write!(std::io::stdout(), "{}{counters}", counters::heading())
     };
     shown.map_err(|cause| Failure::Write { path: "standard output".into(), cause })?;
     outcome.map_err(Failure::from)

@@ -17,8 +17,8 @@
 //! its own.
 //!
 //! Nothing is allocated per record, and a hostile file makes nothing large: a packet is limited to
-//! [`PACKET_BYTES_MAX`], a block to [`BLOCK_BYTES_MAX`], a section to [`INTERFACES_MAX`] interfaces,
-//! a chunk to [`CHUNK_BYTES`] and one more block.
+//! [`PACKET_BYTES_MAX`], a block to [`BLOCK_BYTES_MAX`], a section to [`INTERFACES_MAX`]
+//! interfaces, a chunk to [`CHUNK_BYTES`] and one more block.
 //!
 //! Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng; the gzip container is RFC 1952.
 //! The framing is our own: the `pcap-file` crate cannot tell a cut file from an oversized block,

@@ -4,6 +4,8 @@
 //! them long; once long it stays long until it has been silent for more than `idle_timeout` or, with
 //! `restart_on_syn`, opens again. This is Algorithm 1 of arXiv:2406.12567, made exact.
 
+use serde::{Deserialize, Serialize};
+
 use super::fragments::Fragments;
 use super::key::{DatagramKey, FlowKey, Ipv4Key, Ipv6Key};
 use super::observer::{FlowPacket, Observer};
@@ -12,7 +14,8 @@ use super::table::{Population, Table, Touched};
 use crate::verdict::Class;
 
 /// How flows become classes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// Short up to the threshold, long after it.
     Split,
@@ -23,7 +26,7 @@ pub enum Policy {
 }
 
 /// The rule's parameters; they may change while flows live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// How flows become classes.
     pub policy: Policy,

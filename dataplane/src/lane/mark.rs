@@ -3,13 +3,15 @@
 //! The two ECN bits (RFC 3168) are kept; the IPv4 header checksum is updated incrementally, and a packet
 //! that has the right DSCP already is not changed by one bit.
 
+use serde::{Deserialize, Serialize};
+
 use crate::wire::checksum;
 
 /// Bits of the ECN field beside the DSCP.
 const ECN: u8 = 0b11;
 
 /// A DSCP to write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     dscp: u8,
 }

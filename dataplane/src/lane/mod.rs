@@ -6,11 +6,13 @@
 
 pub mod mark;
 
+use serde::{Deserialize, Serialize};
+
 use crate::verdict::Class;
 use mark::Mark;
 
 /// The lane of each class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lanes {
     /// Where the first packets of a flow travel.
     pub short: Mark,

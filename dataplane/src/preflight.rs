@@ -1,0 +1,130 @@
+//! What can only be wrong with a configuration on this machine: found by looking, without touching a port.
+
+use std::collections::BTreeSet;
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use crate::config::{Config, Located, Ports, Problem};
+use crate::xdp::{Interface, mtu_max};
+
+/// What a gateway needs to know of the machine to start.
+#[derive(Debug)]
+pub struct Plan {
+    /// The interfaces, LAN first.
+    pub interfaces: [Interface; 2],
+    /// The core of each worker; the n-th serves queue n.
+    pub cores: Vec<usize>,
+}
+
+/// Looks at the interfaces and cores that the configuration names.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once.
+pub fn plan(config: &Config) -> Result<Plan, Vec<Problem>> {
+    let Some(ports) = &config.ports else {
+        return Err(vec![config.missing_ports()]);
+    };
+    let mut problems = Vec::new();
+    let lan = look_at(config, &ports.lan, &mut problems);
+    let wan = look_at(config, &ports.wan, &mut problems);
+    let queues = lan.as_ref().zip(wan.as_ref()).and_then(|(lan, wan)| {
+        if lan.queues == wan.queues {
+            return Some(lan.queues);
+        }
+        problems.push(unequal_queues(config, ports, lan.queues, wan.queues));
+        None
+    });
+    let cores = choose_cores(config, queues, &mut problems);
+    match (lan, wan, problems.is_empty()) {
+        (Some(lan), Some(wan), true) => Ok(Plan { interfaces: [lan, wan], cores }),
+        _ => Err(problems),
+    }
+}
+
+fn look_at(
+    config: &Config,
+    name: &Located<String>,
+    problems: &mut Vec<Problem>,
+) -> Option<Interface> {
+    let interface = match Interface::find(&name.value) {
+        Ok(interface) => interface,
+        Err(error) => {
+            let remedy = "`ip link show` lists the interfaces of this network namespace";
+            problems.push(config.problem(name, error.to_string(), remedy));
+            return None;
+        }
+    };
+    let most = mtu_max(config.xdp.frame_bytes);
+    if interface.mtu > most {
+        let message = format!(
+            "{}: its MTU of {} does not fit `frame_bytes = {}`, which has room for {most}",
+            name.value, interface.mtu, config.xdp.frame_bytes
+        );
+        let lower = format!("lower it (`ip link set dev {} mtu {most}`)", name.value);
+        let remedy = match mtu_max(4096) >= interface.mtu {
+            true => format!("set `frame_bytes = 4096`, or {lower}"),
+            false => lower,
+        };
+        problems.push(config.problem(name, message, &remedy));
+    }
+    Some(interface)
+}
+
+fn unequal_queues(config: &Config, ports: &Ports, lan: u32, wan: u32) -> Problem {
+    let message = format!(
+        "{} has {lan} queues and {} has {wan}: a worker serves the same queue of both",
+        ports.lan.value, ports.wan.value
+    );
+    let fewer = lan.min(wan);
+    let larger = if lan > wan { &ports.lan } else { &ports.wan };
+    let remedy = format!("`ethtool -L {} combined {fewer}` gives it as many", larger.value);
+    config.problem(larger, message, &remedy)
+}
+
+/// The configured cores, or the highest ones this process may run on, one per queue.
+fn choose_cores(config: &Config, queues: Option<u32>, problems: &mut Vec<Problem>) -> Vec<usize> {
+    let allowed = allowed_cores();
+    let chosen = &config.cores;
+    if chosen.value.is_empty() {
+        let queues = queues.unwrap_or(1) as usize;
+        if queues > allowed.len() {
+            let message = format!(
+                "the ports have {queues} queues, and this process may run on {} cores",
+                allowed.len()
+            );
+            let remedy = "each queue needs a worker and each worker a core: `ethtool -L` sets the number of \
+                          queues";
+            problems.push(config.problem(chosen, message, remedy));
+        }
+        return allowed.into_iter().rev().take(queues).collect();
+    }
+    for core in &chosen.value {
+        if !allowed.contains(core) {
+            let message = format!("this process may not run on core {core}, or there is none");
+            let remedy = format!("the cores it may run on are {allowed:?}");
+            problems.push(config.problem(chosen, message, &remedy));
+        }
+    }
+    if let Some(queues) = queues
+        && chosen.value.len() != queues as usize
+    {
+        let message = format!(
+            "{} workers for {queues} queues: each queue needs exactly one",
+            chosen.value.len()
+        );
+        let remedy = format!(
+            "name {queues} cores, or set the number of queues of both ports (`ethtool -L DEVICE combined {}`)",
+            chosen.value.len()
+        );
+        problems.push(config.problem(chosen, message, &remedy));
+    }
+    chosen.value.clone()
+}
+
+/// The cores this process may run on, ascending. When the kernel does not say, none.
+fn allowed_cores() -> BTreeSet<usize> {
+    let mask = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    (0..CpuSet::count()).filter(|core| mask.is_set(*core).unwrap_or(false)).collect()
+}

@@ -1,0 +1,142 @@
+//! What a running gateway says of itself: the answer to `lanesplitd status`, and its last words.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::PortId;
+use crate::counters::{self, Counters};
+use crate::flow::classifier::Rule;
+use crate::lane::Lanes;
+use crate::worker::WorkerReport;
+use crate::xdp::{KernelCounters, Mode, SocketStatistics};
+
+/// A gateway as it is now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of `lanesplitd`.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// Configurations taken over since then, and refused.
+    pub reloads: Reloads,
+    /// How it sits in the network: "inline".
+    pub mode: String,
+    /// The rule in force.
+    pub classifier: Rule,
+    /// The lanes in force.
+    pub lanes: Lanes,
+    /// Its ports.
+    pub ports: Ports<PortStatus>,
+    /// What all workers counted together.
+    pub total: Counters,
+    /// Each worker.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// What happened to configurations after the first.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Reloads {
+    /// Taken over.
+    pub accepted: u64,
+    /// Refused; the one before stayed.
+    pub refused: u64,
+}
+
+/// One of each port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports<T> {
+    /// Towards the datacenter.
+    pub lan: T,
+    /// Towards the WAN.
+    pub wan: T,
+}
+
+impl<T> Ports<T> {
+    /// From an array in [`PortId`] order.
+    pub fn new([lan, wan]: [T; 2]) -> Self {
+        Ports { lan, wan }
+    }
+
+    /// The one of a port.
+    pub fn of(&self, port: PortId) -> &T {
+        match port {
+            PortId::Lan => &self.lan,
+            PortId::Wan => &self.wan,
+        }
+    }
+}
+
+/// A port as it is now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Its interface.
+    pub interface: String,
+    /// Where its XDP program runs.
+    pub xdp: Mode,
+    /// How packets get into user space: "zero-copy" or "copy".
+    pub copy: String,
+    /// MTU, in bytes.
+    pub mtu: u32,
+    /// Frames that its XDP program left to the kernel.
+    pub kernel: KernelCounters,
+}
+
+/// A worker as it is now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// The queue that it serves on both ports.
+    pub queue: u32,
+    /// The core that it is pinned to.
+    pub core: usize,
+    /// What it reported last; a report is at most some ten milliseconds old.
+    #[serde(flatten)]
+    pub report: WorkerReport<SocketStatistics>,
+}
+
+impl Status {
+    /// Adds a worker, and what it counted to the total.
+    pub fn add(&mut self, worker: WorkerStatus) {
+        self.total.add(&worker.report.counters);
+        self.workers.push(worker);
+    }
+}
+
+/// For people.
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Status { version, pid, uptime_ms, mode, ports, .. } = self;
+        let seconds = *uptime_ms as f64 / 1000.0;
+        writeln!(formatter, "lanesplitd {version}, process {pid}, {mode}, up {seconds:.1} s")?;
+        for port in PortId::ALL {
+            let PortStatus { interface, xdp, copy, mtu, kernel } = ports.of(port);
+            let KernelCounters { own_address, oversize, no_socket } = kernel;
+            let side = format!("{port:?}").to_uppercase();
+            write!(formatter, "{side} {interface}: XDP {xdp}, {copy}, MTU {mtu}; left to the kernel: ")?;
+            writeln!(
+                formatter,
+                "{own_address} to its own address, {oversize} too long, {no_socket} without worker"
+            )?;
+        }
+        for WorkerStatus { queue, core, report } in &self.workers {
+            let frames = &report.frames;
+            let balance = if report.frames_balance { "all accounted for" } else { "NOT BALANCED" };
+            writeln!(
+                formatter,
+                "worker {queue} on core {core}: {} frames, {} free, {balance}",
+                frames.total, frames.free
+            )?;
+            for port in PortId::ALL {
+                let statistics = &report.ports[port.index()];
+                let lost = statistics.rx_ring_full + statistics.rx_dropped;
+                if lost > 0 {
+                    let side = format!("{port:?}").to_uppercase();
+                    writeln!(formatter, "  {side}: {lost} packets dropped before the worker saw them")?;
+                }
+            }
+        }
+        write!(formatter, "\n{}{}", counters::heading(), self.total)
+    }
+}

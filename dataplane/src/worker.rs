@@ -1,0 +1,227 @@
+//! A worker: one thread, one queue of each port, one gateway, and the loop that joins them.
+//!
+//! ```text
+//! +-> receive a burst -> Gateway::process -> transmit -> tick --+
+//! |      (LAN to WAN, then WAN to LAN; the clock read once)     |
+//! +-------------------------------------------------------------+
+//! ```
+//!
+//! A burst is never larger than the transmit ring has room for, so a packet that was received can always be
+//! sent: when the far side is slow, packets wait, and are in the end dropped, in the kernel's receive ring,
+//! which counts them (`rx_ring_full`). The worker itself drops only what the gateway says.
+//!
+//! Nothing is shared with other threads on the way of a packet. Orders come in, and what was counted goes
+//! out, once a tick.
+
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, TryRecvError};
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{Batch, Packet, PortId};
+use crate::clock::Clock;
+use crate::config::Poll;
+use crate::counters::Counters;
+use crate::flow::observer::Unobserved;
+use crate::gateway::{Gateway, Settings};
+use crate::port::{BURST_MAX, Burst, FrameAccount, Port};
+use crate::verdict::Verdict;
+
+/// Time between two ticks.
+const TICK_NS: u64 = 10_000_000;
+/// Rounds without a packet after which an adaptive worker sleeps: some tens of microseconds.
+const SPIN_ROUNDS: u32 = 256;
+/// Longest sleep, so that ticks go on.
+const SLEEP_MAX: Duration = Duration::from_nanos(TICK_NS);
+/// How long a stopping worker waits for packets in flight.
+const DRAIN_MAX_NS: u64 = 500_000_000;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Other settings from the next packet on.
+    Reload(Settings),
+    /// Send what was received, then stop. The ports receive nothing new any more.
+    Stop,
+}
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct WorkerReport<S> {
+    /// What its gateway counted.
+    pub counters: Counters,
+    /// Where its frames are.
+    pub frames: FrameAccount,
+    /// Whether every frame was accounted for whenever that was checked.
+    pub frames_balance: bool,
+    /// Settings it was given since it started.
+    pub reloads: u64,
+    /// What its ports counted, in [`PortId`] order.
+    pub ports: [S; 2],
+}
+
+/// Where a worker leaves its report, for whoever asks.
+pub type Published<S> = Arc<Mutex<WorkerReport<S>>>;
+
+/// Ports, packet memory and gateway of one thread.
+pub struct Worker<P: Port> {
+    ports: [P; 2],
+    frames: P::Frames,
+    gateway: Gateway,
+    poll: Poll,
+    orders: Receiver<Order>,
+    published: Published<P::Statistics>,
+    clock: Clock,
+    ticked_ns: u64,
+    frames_balance: bool,
+    reloads: u64,
+}
+
+impl<P: Port> Worker<P> {
+    /// Ready to run.
+    pub fn new(
+        ports: [P; 2],
+        frames: P::Frames,
+        gateway: Gateway,
+        poll: Poll,
+        orders: Receiver<Order>,
+        published: Published<P::Statistics>,
+    ) -> Self {
+        Worker {
+            ports,
+            frames,
+            gateway,
+            poll,
+            orders,
+            published,
+            clock: Clock::start(),
+            ticked_ns: 0,
+            frames_balance: true,
+            reloads: 0,
+        }
+    }
+
+    /// Forwards packets until it is told to stop, or nobody is left to tell it.
+    pub fn run(mut self) -> WorkerReport<P::Statistics> {
+        let mut idle_rounds: u32 = 0;
+        loop {
+            let now_ns = self.clock.now_ns();
+            if self.round(now_ns) > 0 {
+                idle_rounds = 0;
+            } else {
+                idle_rounds = idle_rounds.saturating_add(1);
+            }
+            if now_ns - self.ticked_ns >= TICK_NS && self.tick(now_ns).is_break() {
+                break;
+            }
+            if self.poll == Poll::Adaptive && idle_rounds >= SPIN_ROUNDS {
+                P::wait(&mut self.ports, SLEEP_MAX);
+            }
+        }
+        self.drain();
+        self.gateway.settle();
+        self.report()
+    }
+
+    /// Both directions once; returns how many packets there were.
+    fn round(&mut self, now_ns: u64) -> usize {
+        let packets = PortId::ALL.map(|ingress| self.forward(ingress, now_ns));
+        for port in &mut self.ports {
+            port.maintain(&mut self.frames);
+        }
+        packets.iter().sum()
+    }
+
+    #[inline(always)]
+    fn forward(&mut self, ingress: PortId, now_ns: u64) -> usize {
+        let egress = ingress.opposite();
+        let room = self.ports[egress.index()].transmit_room().min(BURST_MAX);
+        let mut burst: Burst<P::Frame> = Burst::new();
+        self.ports[ingress.index()].receive(&mut self.frames, &mut burst, room);
+        if burst.is_empty() {
+            return 0;
+        }
+        let packets = burst.len();
+        let verdicts = self.process(&mut burst, ingress, now_ns);
+        let mut outgoing: Burst<P::Frame> = Burst::new();
+        for (frame, verdict) in burst.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Transmit(_) => outgoing.push(frame),
+                Verdict::Drop(_) => P::release(&mut self.frames, frame),
+            }
+        }
+        self.ports[egress.index()].transmit(&mut self.frames, &mut outgoing);
+        packets
+    }
+
+    #[inline(always)]
+    fn process(
+        &mut self,
+        burst: &mut Burst<P::Frame>,
+        ingress: PortId,
+        now_ns: u64,
+    ) -> Burst<Verdict> {
+        let mut batch: Batch<'_> = burst
+            .iter_mut()
+            .map(|frame| Packet::new(P::bytes_mut(&self.frames, frame), ingress, now_ns))
+            .collect();
+        self.gateway.process(&mut batch, &mut Unobserved);
+        batch.iter().map(|packet| packet.verdict).collect()
+    }
+
+    fn tick(&mut self, now_ns: u64) -> std::ops::ControlFlow<()> {
+        self.ticked_ns = now_ns;
+        self.gateway.tick(now_ns);
+        self.publish();
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Reload(settings)) => {
+                    self.gateway.reload(settings);
+                    self.reloads += 1;
+                }
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
+                    return std::ops::ControlFlow::Break(());
+                }
+                Err(TryRecvError::Empty) => return std::ops::ControlFlow::Continue(()),
+            }
+        }
+    }
+
+    /// A reader may hold the report at this moment; the next tick brings a newer one.
+    fn publish(&mut self) {
+        let report = self.report();
+        match self.published.try_lock() {
+            Ok(mut published) => *published = report,
+            Err(TryLockError::Poisoned(poisoned)) => *poisoned.into_inner() = report,
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+
+    fn report(&mut self) -> WorkerReport<P::Statistics> {
+        let frames = P::account(&self.ports, &self.frames, 0);
+        debug_assert!(frames.balances(), "a frame is lost or doubled: {frames:?}");
+        self.frames_balance &= frames.balances();
+        WorkerReport {
+            counters: self.gateway.counters(),
+            frames,
+            frames_balance: self.frames_balance,
+            reloads: self.reloads,
+            ports: self.ports.each_ref().map(P::statistics),
+        }
+    }
+
+    /// Sends what is in the receive rings and waits until it is sent. A port that sends nothing, because its
+    /// link is down, is waited for no longer than a moment.
+    fn drain(&mut self) {
+        let start_ns = self.clock.now_ns();
+        loop {
+            let now_ns = self.clock.now_ns();
+            let packets = self.round(now_ns);
+            let in_flight = P::account(&self.ports, &self.frames, 0).transmitting != [0, 0];
+            if packets == 0 && !in_flight || now_ns - start_ns > DRAIN_MAX_NS {
+                return;
+            }
+        }
+    }
+}

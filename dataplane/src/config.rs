@@ -4,11 +4,11 @@
 //! and of the list of keys, so a key that is not in its manual does not exist. Whatever is wrong with a file
 //! is found in one go, each [`Problem`] with its place and its remedy.
 
+mod values;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ use crate::flow::classifier::{Capacity, Policy, Rule};
 use crate::lane::Lanes;
 use crate::lane::mark::Mark;
 use crate::xdp::{Attach, CopyMode, Settings as XdpSettings};
+pub use values::idle_timeout_ns;
+use values::{Bad, number, one_of, wrong_type};
 
 /// The manual and the source of every default.
 pub const DEFAULTS: &str = include_str!("../../configs/default.toml");
@@ -197,7 +199,8 @@ impl Config {
     }
 }
 
-const TOML_REMEDY: &str = "see https://toml.io for the syntax and configs/default.toml for the keys";
+const TOML_REMEDY: &str =
+    "see https://toml.io for the syntax and configs/default.toml for the keys";
 
 fn problem(
     source: &NamedSource<Arc<str>>,
@@ -208,9 +211,6 @@ fn problem(
 ) -> Problem {
     Problem { message, text: source.clone(), span: span.into(), label, remedy: remedy.to_owned() }
 }
-
-/// What is wrong with a value, and the remedy.
-type Bad = (String, String);
 
 struct Reader<'a> {
     source: NamedSource<Arc<str>>,
@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
         Config {
             ports: self.ports(),
             xdp: self.xdp(),
-            cores: self.located("workers.cores", core_list),
+            cores: self.located("workers.cores", values::core_list),
             poll: self.value("workers.poll", |value| {
                 one_of(value, &[("busy", Poll::Busy), ("adaptive", Poll::Adaptive)])
             }),
@@ -242,16 +242,7 @@ impl<'a> Reader<'a> {
                 ),
             },
             lanes: Lanes { short: self.lane("lanes.short"), long: self.lane("lanes.long") },
-            control_socket: self.value("control.socket", |value| {
-                let path = text(value)?;
-                if path.is_empty() || path.len() > SOCKET_PATH_BYTES_MAX {
-                    return Err(bad(
-                        format!("a socket's path has 1 to {SOCKET_PATH_BYTES_MAX} bytes"),
-                        "use a shorter path, like \"/run/lanesplit/control.sock\"",
-                    ));
-                }
-                Ok(PathBuf::from(path))
-            }),
+            control_socket: self.value("control.socket", values::socket_path),
             log_level: self.value("log.level", |value| {
                 let levels = ["error", "warn", "info", "debug", "trace"];
                 one_of(value, &levels.map(|level| (level, level.to_owned())))
@@ -262,18 +253,18 @@ impl<'a> Reader<'a> {
 
     fn ports(&mut self) -> Option<Ports> {
         let [lan, wan] = PORT_KEYS.map(|key| self.interface(&format!("ports.{key}")));
-        let (Some(lan), Some(wan)) = (&lan, &wan) else {
-            if let Some(one) = lan.or(wan) {
-                self.report(
-                    one.span,
-                    "only this one",
-                    "a gateway has two ports, and only one of `ports.lan` and `ports.wan` is named"
-                        .to_owned(),
-                    "name the other interface too",
-                );
-            }
-            return None;
-        };
+        if let [Some(one), None] | [None, Some(one)] =
+            PORT_KEYS.map(|key| find(self.user, &format!("ports.{key}")))
+        {
+            self.report(
+                one.span(),
+                "only this one",
+                "a gateway has two ports, and only one of `ports.lan` and `ports.wan` is named"
+                    .to_owned(),
+                "name the other interface too",
+            );
+        }
+        let (lan, wan) = (lan?, wan?);
         if lan.value == wan.value {
             self.report(
                 wan.span.clone(),
@@ -282,20 +273,12 @@ impl<'a> Reader<'a> {
                 "a gateway sits between two interfaces: name two different ones",
             );
         }
-        Some(Ports { lan: lan.clone(), wan: wan.clone() })
+        Some(Ports { lan, wan })
     }
 
     fn interface(&mut self, path: &str) -> Option<Located<String>> {
         let value = find(self.user, path)?;
-        let checked = text(value).and_then(|name| match name.len() {
-            // IFNAMSIZ, 16, counts the terminating zero.
-            1..=15 => Ok(name.to_owned()),
-            _ => Err(bad(
-                "an interface's name has 1 to 15 characters".to_owned(),
-                "`ip link show` lists the interfaces",
-            )),
-        });
-        let name = self.or_report(path, value, checked)?;
+        let name = self.or_report(path, value, values::interface_name(value))?;
         Some(Located { value: name, span: value.span() })
     }
 
@@ -318,10 +301,10 @@ impl<'a> Reader<'a> {
                 one_of(value, &all)
             }),
             frame_bytes: self.value("ports.frame_bytes", |value| {
-                power_of_two(number::<u32>(value, 2048, 4096)?)
+                values::power_of_two(number::<u32>(value, 2048, 4096)?)
             }),
             ring_entries: self.value("ports.ring_entries", |value| {
-                power_of_two(number::<u32>(value, 64, 32768)?)
+                values::power_of_two(number::<u32>(value, 64, 32768)?)
             }),
             busy_poll_budget: self.number("workers.busy_poll_budget", 0, 65535),
         }
@@ -330,18 +313,14 @@ impl<'a> Reader<'a> {
     fn rule(&mut self) -> Rule {
         Rule {
             policy: self.value("classifier.policy", |value| {
-                one_of(value, &[("split", Policy::Split), ("ecmp", Policy::Ecmp), ("none", Policy::None)])
+                one_of(
+                    value,
+                    &[("split", Policy::Split), ("ecmp", Policy::Ecmp), ("none", Policy::None)],
+                )
             }),
             threshold_packets: self.number("classifier.threshold_packets", 1, u32::MAX.into()),
-            idle_timeout_ns: self.value("classifier.idle_timeout", |value| {
-                idle_timeout_ns(text(value).map_err(|_| idle_timeout_bad("not text"))?)
-            }),
-            restart_on_syn: self.value("classifier.restart_on_syn", |value| {
-                match value.get_ref() {
-                    DeValue::Boolean(on) => Ok(*on),
-                    other => Err(wrong_type("true or false", other)),
-                }
-            }),
+            idle_timeout_ns: self.value("classifier.idle_timeout", values::idle_timeout),
+            restart_on_syn: self.value("classifier.restart_on_syn", values::boolean),
         }
     }
 
@@ -360,7 +339,7 @@ impl<'a> Reader<'a> {
             };
             self.report(lane.span(), "this lane", message, &remedy);
         }
-        self.value(&dscp, dscp_mark)
+        self.value(&dscp, values::dscp_mark)
     }
 
     fn number<T: TryFrom<u64>>(&mut self, path: &str, least: u64, most: u64) -> T {
@@ -378,8 +357,8 @@ impl<'a> Reader<'a> {
         {
             return Located { value: parsed, span: value.span() };
         }
-        let default = find(self.defaults, path)
-            .unwrap_or_else(|| panic!("the default file has no `{path}`"));
+        let default =
+            find(self.defaults, path).unwrap_or_else(|| panic!("the default file has no `{path}`"));
         let parsed = parse(default)
             .unwrap_or_else(|(message, _)| panic!("the default file's `{path}`: {message}"));
         Located { value: parsed, span: 0..0 }
@@ -412,7 +391,12 @@ impl<'a> Reader<'a> {
                 }
                 (other, Some(DeValue::Table(_))) if !path.starts_with("lanes.") => {
                     let (message, remedy) = wrong_type("a table", other);
-                    self.report(value.span(), "this value", format!("`{path}`: {message}"), &remedy);
+                    self.report(
+                        value.span(),
+                        "this value",
+                        format!("`{path}`: {message}"),
+                        &remedy,
+                    );
                 }
                 (_, Some(_)) => {}
                 (_, None) if prefix == "ports." && PORT_KEYS.contains(&name) => {}
@@ -429,9 +413,6 @@ impl<'a> Reader<'a> {
         }
     }
 }
-
-/// `sun_path` of a Unix socket's address, less its terminating zero.
-const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// The value at a dotted path.
 fn find<'a>(table: &'a DeTable<'a>, path: &str) -> Option<&'a Value<'a>> {
@@ -455,123 +436,202 @@ fn unknown_key_remedy(name: &str, known: &[&str]) -> String {
     }
 }
 
-fn bad(message: String, remedy: impl Into<String>) -> Bad {
-    (message, remedy.into())
-}
-
-fn wrong_type(expected: &str, found: &DeValue) -> Bad {
-    bad(format!("expected {expected}, found {}", found.type_str()), format!("write {expected}"))
-}
-
-fn text<'a>(value: &'a Value) -> Result<&'a str, Bad> {
-    match value.get_ref() {
-        DeValue::String(text) => Ok(text),
-        other => Err(wrong_type("text in quotes", other)),
-    }
-}
-
-fn one_of<T: Clone>(value: &Value, all: &[(&str, T)]) -> Result<T, Bad> {
-    let found = text(value)?;
-    let known = || all.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(", ");
-    all.iter()
-        .find(|(name, _)| *name == found)
-        .map(|(_, meaning)| meaning.clone())
-        .ok_or_else(|| bad(format!("{found:?} is none of its values"), format!("use one of {}", known())))
-}
-
-fn number<T: TryFrom<u64>>(value: &Value, least: u64, most: u64) -> Result<T, Bad> {
-    let range = format!("a whole number from {least} to {most}");
-    let DeValue::Integer(integer) = value.get_ref() else {
-        return Err(wrong_type(&range, value.get_ref()));
-    };
-    u64::from_str_radix(integer.as_str(), integer.radix())
-        .ok()
-        .filter(|number| (least..=most).contains(number))
-        .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| bad(format!("{integer} is out of range"), format!("use {range}")))
-}
-
-fn power_of_two(number: u32) -> Result<u32, Bad> {
-    if number.is_power_of_two() {
-        return Ok(number);
-    }
-    let below = 1 << number.ilog2();
-    Err(bad(format!("{number} is not a power of two"), format!("use {below} or {}", 2 * below)))
-}
-
-fn core_list(value: &Value) -> Result<Vec<usize>, Bad> {
-    let DeValue::Array(array) = value.get_ref() else {
-        return Err(wrong_type("a list of CPU cores, like [2, 3],", value.get_ref()));
-    };
-    let cores = array.iter().map(|core| number(core, 0, 65535)).collect::<Result<Vec<usize>, Bad>>()?;
-    for (index, core) in cores.iter().enumerate() {
-        if cores[..index].contains(core) {
-            return Err(bad(
-                format!("core {core} is named twice"),
-                "give each worker a core of its own",
-            ));
-        }
-    }
-    Ok(cores)
-}
-
-/// An idle timeout as people write it, in nanoseconds: "30s", "500ms", "2min".
-pub fn idle_timeout_ns(text: &str) -> Result<u64, Bad> {
-    const LONGEST: Duration = Duration::from_secs(24 * 3600);
-    let duration =
-        humantime::parse_duration(text).map_err(|error| idle_timeout_bad(&error.to_string()))?;
-    if duration.is_zero() || duration > LONGEST {
-        return Err(idle_timeout_bad(&format!("{text:?} is out of range")));
-    }
-    Ok(duration.as_nanos() as u64)
-}
-
-fn idle_timeout_bad(why: &str) -> Bad {
-    bad(why.to_owned(), "use a time with its unit, above 0 and up to 24h, like \"30s\" or \"500ms\"")
-}
-
-fn dscp_mark(value: &Value) -> Result<Mark, Bad> {
-    let dscp = match value.get_ref() {
-        DeValue::Integer(_) => return number::<u8>(value, 0, 63).map(|dscp| dscp_in_range(dscp)),
-        DeValue::String(name) => dscp_by_name(name),
-        other => return Err(wrong_type("a DSCP, like \"AF21\" or 18,", other)),
-    };
-    dscp.map(dscp_in_range).ok_or_else(|| {
-        bad(
-            "no such DSCP".to_owned(),
-            "use CS0 to CS7, AF11 to AF43, EF, VA, LE, or a number from 0 to 63",
-        )
-    })
-}
-
-fn dscp_in_range(dscp: u8) -> Mark {
-    Mark::new(dscp).expect("numbers up to 63 and names were checked")
-}
-
-/// The names of IANA's DSCP registry: RFC 2474 (CS), 2597 (AF), 3246 (EF), 5865 (VA), 8622 (LE).
-fn dscp_by_name(name: &str) -> Option<u8> {
-    let digit = |text: &str, most: u8| u8::from_str(text).ok().filter(|digit| *digit <= most);
-    match name {
-        "EF" => Some(46),
-        "VA" => Some(44),
-        "LE" => Some(1),
-        _ if name.len() == 3 && name.starts_with("CS") => digit(&name[2..], 7).map(|class| 8 * class),
-        _ if name.len() == 4 && name.starts_with("AF") && name.is_ascii() => {
-            let class = digit(&name[2..3], 4).filter(|class| *class > 0)?;
-            let precedence = digit(&name[3..4], 3).filter(|precedence| *precedence > 0)?;
-            Some(8 * class + 2 * precedence)
-        }
-        _ => None,
-    }
-}
-
 /// Shows problems on standard error, each with its file, line and column and its remedy.
 pub fn show(problems: &[Problem]) {
-    let handler = miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
+    let handler =
+        miette::GraphicalReportHandler::new_themed(miette::GraphicalTheme::unicode_nocolor());
     for problem in problems {
         let mut text = String::new();
         let rendered = handler.render_report(&mut text, problem);
         assert!(rendered.is_ok(), "writing to a string cannot fail");
         eprintln!("{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORTS: &str = "[ports]\nlan = \"a\"\nwan = \"b\"\n";
+
+    /// What is wrong with a file: its messages, each with its remedy and the text it points at.
+    fn problems(text: &str) -> Vec<(String, String, String)> {
+        match Config::parse("test.toml", text) {
+            Ok(_) => Vec::new(),
+            Err(ConfigError::Unreadable { .. }) => unreachable!("nothing was read from a file"),
+            Err(ConfigError::Problems(problems)) => problems
+                .into_iter()
+                .map(|problem| {
+                    let start = problem.span.offset();
+                    let place = text[start..start + problem.span.len()].to_owned();
+                    (problem.message, problem.remedy, place)
+                })
+                .collect(),
+        }
+    }
+
+    #[track_caller]
+    fn assert_refused(text: &str, message: &str, remedy: &str, place: &str) {
+        let found = problems(text);
+        let [(said, advised, pointed)] = &found[..] else {
+            panic!("expected one problem in {text:?}, found {found:?}");
+        };
+        assert!(said.contains(message), "{said:?} does not say {message:?}");
+        assert!(advised.contains(remedy), "{advised:?} does not advise {remedy:?}");
+        assert_eq!(pointed, place);
+    }
+
+    #[test]
+    fn the_default_file_means_what_it_says() {
+        let config = Config::defaults();
+        assert!(config.ports.is_none());
+        assert_eq!(config.rule.policy, Policy::Split);
+        assert_eq!(config.rule.threshold_packets, 40);
+        assert_eq!(config.rule.idle_timeout_ns, 30_000_000_000);
+        assert!(config.rule.restart_on_syn);
+        assert_eq!(config.lanes.short.dscp(), 18);
+        assert_eq!(config.lanes.long.dscp(), 10);
+        assert_eq!(config.poll, Poll::Adaptive);
+        assert_eq!(config.control_socket, Path::new("/run/lanesplit/control.sock"));
+    }
+
+    #[test]
+    fn two_interfaces_are_enough() {
+        let ports = Config::parse("test.toml", PORTS).unwrap().ports.unwrap();
+        assert_eq!((ports.lan.value.as_str(), ports.wan.value.as_str()), ("a", "b"));
+    }
+
+    #[test]
+    fn what_a_file_says_goes_before_the_default() {
+        let text = "[classifier]\nthreshold_packets = 0x10\nidle_timeout = \"1min 500ms\"\npolicy = \"ecmp\"\n\
+                    [lanes.short]\ndscp = 46\n[workers]\ncores = [3, 1]\npoll = \"busy\"";
+        let config = Config::parse("test.toml", text).unwrap();
+        assert_eq!(config.rule.threshold_packets, 16);
+        assert_eq!(config.rule.idle_timeout_ns, 60_500_000_000);
+        assert_eq!(config.rule.policy, Policy::Ecmp);
+        assert_eq!(config.lanes.short.dscp(), 46);
+        assert_eq!(config.lanes.long.dscp(), 10);
+        assert_eq!(config.cores.value, [3, 1]);
+        assert_eq!(config.poll, Poll::Busy);
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_place_and_remedy() {
+        let rows = [
+            (
+                "[classifier]\ntreshold_packets = 4",
+                "unknown key `classifier.treshold_packets`",
+                "did you mean `threshold_packets`",
+                "treshold_packets",
+            ),
+            ("[lane]\nx = 1", "unknown key `lane`", "did you mean `lanes`", "lane"),
+            ("[lanes.middle]\ndscp = 1", "unknown key `lanes.middle`", "long, short", "middle"),
+            ("[classifier]\nthreshold_packets = 0", "0 is out of range", "1 to 4294967295", "0"),
+            ("[classifier]\nthreshold_packets = -3", "-3 is out of range", "1 to 4294967295", "-3"),
+            (
+                "[classifier]\nthreshold_packets = \"many\"",
+                "found string",
+                "whole number",
+                "\"many\"",
+            ),
+            ("[classifier]\nidle_timeout = \"30\"", "time unit needed", "like \"30s\"", "\"30\""),
+            ("[classifier]\nidle_timeout = \"0s\"", "out of range", "above 0", "\"0s\""),
+            ("[classifier]\nidle_timeout = 30", "found integer", "like \"30s\"", "30"),
+            ("[classifier]\nrestart_on_syn = 1", "found integer", "true or false", "1"),
+            (
+                "[classifier]\npolicy = \"fast\"",
+                "none of its values",
+                "\"split\", \"ecmp\", \"none\"",
+                "\"fast\"",
+            ),
+            (
+                "[lanes.long]",
+                "the lane `lanes.long` has no mark",
+                "dscp = \"AF21\"",
+                "[lanes.long]",
+            ),
+            ("[lanes.long]\ndscp = \"AF44\"", "no such DSCP", "AF11 to AF43", "\"AF44\""),
+            ("[lanes.long]\ndscp = 64", "64 is out of range", "0 to 63", "64"),
+            ("lanes = 3", "found integer", "a table", "3"),
+            ("[ports]\nlan = \"a\"\nwan = \"a\"", "both \"a\"", "two different ones", "\"a\""),
+            ("[ports]\nlan = \"a\"", "only one of", "name the other", "\"a\""),
+            (
+                "[ports]\nlan = \"a\"\nwan = \"an interface's name\"",
+                "1 to 15 characters",
+                "ip link",
+                "\"an interface's name\"",
+            ),
+            ("[ports]\nframe_bytes = 3000", "not a power of two", "2048 or 4096", "3000"),
+            ("[ports]\nring_entries = 65536", "out of range", "64 to 32768", "65536"),
+            ("[workers]\ncores = [1, 1]", "core 1 is named twice", "of its own", "[1, 1]"),
+            ("[workers]\ncores = 2", "found integer", "[2, 3]", "2"),
+            ("mode = \"routed\"", "\"routed\" is none of its values", "\"inline\"", "\"routed\""),
+            ("[control]\nsocket = \"\"", "1 to 107 bytes", "shorter path", "\"\""),
+        ];
+        for (text, message, remedy, place) in rows {
+            assert_refused(text, message, remedy, place);
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_found_at_once() {
+        let text = "[classifier]\nthreshold_packets = 0\nbogus = 1\n[lanes.short]\n[workers]\npoll = \"lazy\"";
+        assert_eq!(problems(text).len(), 4);
+    }
+
+    #[test]
+    fn what_is_not_toml_is_refused_with_its_place() {
+        let found = problems("[ports\nlan = \"a\"");
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|(message, ..)| message.starts_with("not TOML")), "{found:?}");
+    }
+
+    #[test]
+    fn every_name_of_the_dscp_registry_is_known() {
+        let named = |name: &str| {
+            let text = format!("[lanes.short]\ndscp = \"{name}\"");
+            Config::parse("test.toml", &text).map(|config| config.lanes.short.dscp()).ok()
+        };
+        for (name, dscp) in [
+            ("CS0", 0),
+            ("LE", 1),
+            ("CS1", 8),
+            ("AF11", 10),
+            ("AF12", 12),
+            ("AF13", 14),
+            ("CS2", 16),
+            ("AF21", 18),
+            ("AF22", 20),
+            ("AF23", 22),
+            ("CS3", 24),
+            ("AF31", 26),
+            ("AF32", 28),
+            ("AF33", 30),
+            ("CS4", 32),
+            ("AF41", 34),
+            ("AF42", 36),
+            ("AF43", 38),
+            ("CS5", 40),
+            ("VA", 44),
+            ("EF", 46),
+            ("CS6", 48),
+            ("CS7", 56),
+        ] {
+            assert_eq!(named(name), Some(dscp), "{name}");
+        }
+        for name in ["CS8", "AF01", "AF14", "AF51", "AF1", "AF111", "af11", "", "CS", "AFé"] {
+            assert_eq!(named(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_changed_fixed_key_is_named() {
+        let before = Config::parse("test.toml", PORTS).unwrap();
+        let with = |more: &str| Config::parse("test.toml", &format!("{PORTS}{more}")).unwrap();
+        let free =
+            "[classifier]\nthreshold_packets = 3\npolicy = \"none\"\n[lanes.short]\ndscp = 0";
+        assert_eq!(before.differs_in_fixed_keys(&with(free)), [""; 0]);
+        let fixed = with("ring_entries = 64\n[workers]\npoll = \"busy\"");
+        assert_eq!(before.differs_in_fixed_keys(&fixed), ["ports.ring_entries", "workers.poll"]);
     }
 }

@@ -139,16 +139,7 @@ impl Counters {
 
     /// Adds those of another gateway.
     pub fn add(&mut self, other: &Counters) {
-        let Counters {
-            received,
-            forwarded,
-            short,
-            long,
-            untouched,
-            dropped,
-            flows,
-            bytes,
-        } = other;
+        let Counters { received, forwarded, short, long, untouched, dropped, flows, bytes } = other;
         self.received += received;
         self.forwarded += forwarded;
         self.short += short;
@@ -178,14 +169,7 @@ impl Untouched {
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Untouched {
-            non_tcp,
-            non_ip,
-            malformed,
-            fragment,
-            truncated,
-            unclassified,
-        } = *self;
+        let Untouched { non_tcp, non_ip, malformed, fragment, truncated, unclassified } = *self;
         non_tcp + non_ip + malformed + fragment + truncated + unclassified
     }
 

@@ -210,8 +210,9 @@ impl Daemon {
     /// Reads the file again. What cannot be taken over as a whole is not taken over at all.
     fn reload(&mut self) {
         let path = self.path.display().to_string();
-        let loaded = Config::load(&self.path)
-            .and_then(|config| preflight::plan(&config).map(|_| config).map_err(ConfigError::Problems));
+        let loaded = Config::load(&self.path).and_then(|config| {
+            preflight::plan(&config).map(|_| config).map_err(ConfigError::Problems)
+        });
         let config = match loaded {
             Ok(config) => config,
             Err(error) => {
@@ -319,7 +320,10 @@ impl Daemon {
     fn kernel_counters(&self) -> [KernelCounters; 2] {
         self.attachments.each_ref().map(|attachment| {
             attachment.counters().unwrap_or_else(|error| {
-                tracing::warn!("{}: no counters of its XDP program: {error}", attachment.interface());
+                tracing::warn!(
+                    "{}: no counters of its XDP program: {error}",
+                    attachment.interface()
+                );
                 KernelCounters::default()
             })
         })
@@ -330,9 +334,10 @@ fn attach(config: &Config, plan: &Plan) -> Result<[Attachment; 2], XdpError> {
     let queues = plan.cores.len() as u32;
     let [lan, wan] = plan.interfaces.each_ref().map(|interface| {
         let xdp = &config.xdp;
-        let attachment =
+        let mut attachment =
             Attachment::attach(&interface.name, xdp.attach, xdp.frame_bytes, queues)?;
-        tracing::info!(interface = interface.name, mode = %attachment.mode(), "XDP attached");
+        // A wire carries frames to any address.
+        attachment.receive_all()?;
         Ok(attachment)
     });
     Ok([lan?, wan?])

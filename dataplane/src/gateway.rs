@@ -164,13 +164,7 @@ impl Gateway {
         observer: &mut O,
     ) -> Outcome {
         match parsed {
-            Parsed::Tcp {
-                key,
-                hash,
-                opens_connection,
-                first_of,
-                ..
-            } => {
+            Parsed::Tcp { key, hash, opens_connection, first_of, .. } => {
                 let tcp = TcpPacket {
                     key,
                     hash: *hash,
@@ -207,10 +201,7 @@ impl Gateway {
             return;
         };
         if let Parsed::Tcp { ip_offset, .. } | Parsed::LaterFragment { ip_offset, .. } = parsed {
-            self.settings
-                .lanes
-                .of(class)
-                .apply(packet.bytes, *ip_offset);
+            self.settings.lanes.of(class).apply(packet.bytes, *ip_offset);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `lanesplitd`: parse arguments, set up the log, run.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -64,10 +64,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(path: &std::path::Path, json: bool) -> ExitCode {
+fn run(path: &Path, json: bool) -> ExitCode {
     let level = Config::load(path).map(|config| config.log_level).unwrap_or("info".to_owned());
     let filter = EnvFilter::try_from_env("LANESPLIT_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     end_the_process_when_a_thread_panics();
     match daemon::run(path) {
         Ok(status) => print(&status, json),
@@ -76,7 +80,7 @@ fn run(path: &std::path::Path, json: bool) -> ExitCode {
     }
 }
 
-fn check(path: &std::path::Path) -> ExitCode {
+fn check(path: &Path) -> ExitCode {
     match daemon::check(path) {
         Ok(()) => {
             let _ = writeln!(std::io::stdout(), "{}: good", path.display());

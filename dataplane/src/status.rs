@@ -114,7 +114,10 @@ impl fmt::Display for Status {
             let PortStatus { interface, xdp, copy, mtu, kernel } = ports.of(port);
             let KernelCounters { own_address, oversize, no_socket } = kernel;
             let side = format!("{port:?}").to_uppercase();
-            write!(formatter, "{side} {interface}: XDP {xdp}, {copy}, MTU {mtu}; left to the kernel: ")?;
+            write!(
+                formatter,
+                "{side} {interface}: XDP {xdp}, {copy}, MTU {mtu}; left to the kernel: "
+            )?;
             writeln!(
                 formatter,
                 "{own_address} to its own address, {oversize} too long, {no_socket} without worker"
@@ -133,7 +136,10 @@ impl fmt::Display for Status {
                 let lost = statistics.rx_ring_full + statistics.rx_dropped;
                 if lost > 0 {
                     let side = format!("{port:?}").to_uppercase();
-                    writeln!(formatter, "  {side}: {lost} packets dropped before the worker saw them")?;
+                    writeln!(
+                        formatter,
+                        "  {side}: {lost} packets dropped before the worker saw them"
+                    )?;
                 }
             }
         }

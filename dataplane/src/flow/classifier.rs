@@ -190,9 +190,7 @@ impl Classifier {
     /// An entry last seen before this has ended.
     #[inline(always)]
     fn horizon_ns(&self, now_ns: u64) -> u64 {
-        now_ns
-            .saturating_sub(self.rule.idle_timeout_ns)
-            .max(self.ended_before_ns)
+        now_ns.saturating_sub(self.rule.idle_timeout_ns).max(self.ended_before_ns)
     }
 }
 
@@ -224,22 +222,14 @@ fn decide<const W: usize>(
         entry.long = true;
         *promoted += 1;
     }
-    let class = if entry.long {
-        Class::Long
-    } else {
-        Class::Short
-    };
+    let class = if entry.long { Class::Long } else { Class::Short };
     (class, begins)
 }
 
 /// The lowest bit of a hash is even-handed, and hardly weighs in a flow's place in the table.
 #[inline(always)]
 fn ecmp(hash: u64) -> Class {
-    if hash & 1 == 0 {
-        Class::Short
-    } else {
-        Class::Long
-    }
+    if hash & 1 == 0 { Class::Short } else { Class::Long }
 }
 
 // The two table widths are those of the two keys.

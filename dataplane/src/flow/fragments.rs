@@ -52,11 +52,7 @@ impl Fragments {
             return;
         }
         let position = if self.ring.len() < self.datagrams_max {
-            self.ring.push(Entry {
-                key,
-                class,
-                next: NONE,
-            });
+            self.ring.push(Entry { key, class, next: NONE });
             self.ring.len() - 1
         } else {
             let position = self.oldest;
@@ -65,11 +61,7 @@ impl Fragments {
             position
         };
         let head = self.head(&key);
-        self.ring[position] = Entry {
-            key,
-            class,
-            next: self.heads[head],
-        };
+        self.ring[position] = Entry { key, class, next: self.heads[head] };
         self.heads[head] = position as u32;
     }
 
@@ -121,11 +113,7 @@ mod tests {
         }
         fragments.remember(key(0), Class::Long);
         fragments.remember(key(3), Class::Long);
-        assert_eq!(
-            fragments.find(&key(0)),
-            None,
-            "known again, and still the oldest"
-        );
+        assert_eq!(fragments.find(&key(0)), None, "known again, and still the oldest");
         assert_eq!(fragments.find(&key(1)), Some(Class::Short));
         assert_eq!(fragments.find(&key(3)), Some(Class::Long));
     }
@@ -136,15 +124,9 @@ mod tests {
         let mut queue: Vec<(u64, Class)> = Vec::new();
         let mut state = 1_u64;
         for _ in 0..100_000 {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let number = (state >> 33) % 80;
-            let class = if state >> 63 == 0 {
-                Class::Short
-            } else {
-                Class::Long
-            };
+            let class = if state >> 63 == 0 { Class::Short } else { Class::Long };
             if let Some(known) = queue.iter_mut().find(|(known, _)| *known == number) {
                 known.1 = class;
             } else {
@@ -155,10 +137,7 @@ mod tests {
             }
             fragments.remember(key(number), class);
             let asked = (state >> 20) % 80;
-            let expected = queue
-                .iter()
-                .find(|(known, _)| *known == asked)
-                .map(|(_, class)| *class);
+            let expected = queue.iter().find(|(known, _)| *known == asked).map(|(_, class)| *class);
             assert_eq!(fragments.find(&key(asked)), expected);
         }
     }

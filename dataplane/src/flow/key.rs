@@ -50,14 +50,10 @@ impl FlowKey {
             | u64::from(destination_port) << 32
             | u64::from(vlans.packed());
         match addresses {
-            Addresses::V4 {
-                source,
-                destination,
-            } => FlowKey::V4(Key([ipv4_pair(source, destination), ports_and_vlans])),
-            Addresses::V6 {
-                source,
-                destination,
-            } => {
+            Addresses::V4 { source, destination } => {
+                FlowKey::V4(Key([ipv4_pair(source, destination), ports_and_vlans]))
+            }
+            Addresses::V6 { source, destination } => {
                 let [s0, s1] = ipv6_words(source);
                 let [d0, d1] = ipv6_words(destination);
                 FlowKey::V6(Key([s0, s1, d0, d1, ports_and_vlans, 0]))
@@ -114,22 +110,12 @@ impl DatagramKey {
         let protocol = u64::from(datagram.protocol) << 8;
         let identification = u64::from(datagram.identification);
         match flow {
-            FlowKey::V4(Key([pair, rest])) => Key([
-                *pair,
-                0,
-                0,
-                0,
-                vlans_alone(*rest) | protocol,
-                identification,
-            ]),
-            FlowKey::V6(Key([s0, s1, d0, d1, rest, _])) => Key([
-                *s0,
-                *s1,
-                *d0,
-                *d1,
-                vlans_alone(*rest) | protocol | 1,
-                identification,
-            ]),
+            FlowKey::V4(Key([pair, rest])) => {
+                Key([*pair, 0, 0, 0, vlans_alone(*rest) | protocol, identification])
+            }
+            FlowKey::V6(Key([s0, s1, d0, d1, rest, _])) => {
+                Key([*s0, *s1, *d0, *d1, vlans_alone(*rest) | protocol | 1, identification])
+            }
         }
     }
 }
@@ -157,10 +143,7 @@ mod tests {
     #[test]
     fn a_key_taken_apart_is_what_it_was_made_of() {
         let vlans = Vlans::from_packed(2 << 24 | 7 << 12 | 4095);
-        let v4 = Addresses::V4 {
-            source: [10, 0, 0, 255],
-            destination: [192, 168, 1, 2],
-        };
+        let v4 = Addresses::V4 { source: [10, 0, 0, 255], destination: [192, 168, 1, 2] };
         let tuple = FlowKey::new(vlans, &v4, 65535, 80).tuple();
         assert_eq!(tuple.vlans.as_slice(), [4095, 7]);
         assert_eq!(tuple.source.to_string(), "10.0.0.255");
@@ -170,16 +153,10 @@ mod tests {
         let mut source = [0; 16];
         source[0] = 0xfd;
         source[15] = 9;
-        let v6 = Addresses::V6 {
-            source,
-            destination: [0xff; 16],
-        };
+        let v6 = Addresses::V6 { source, destination: [0xff; 16] };
         let tuple = FlowKey::new(Vlans::default(), &v6, 1, 2).tuple();
         assert_eq!(tuple.source.to_string(), "fd00::9");
-        assert_eq!(
-            tuple.destination.to_string(),
-            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
-        );
+        assert_eq!(tuple.destination.to_string(), "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
         assert!(tuple.vlans.is_empty());
     }
 }

@@ -45,16 +45,13 @@ impl Secret {
             next += 1;
             word(next)
         };
-        Secret {
-            words: std::array::from_fn(|_| draw()),
-            fold: std::array::from_fn(|_| draw()),
-        }
+        Secret { words: std::array::from_fn(|_| draw()), fold: std::array::from_fn(|_| draw()) }
     }
 
     /// The hash of a key; all 64 bits are good.
     #[inline(always)]
     pub fn hash<const W: usize>(&self, key: &Key<W>) -> u64 {
-        const { assert!(W % 2 == 0 && W <= WORDS_MAX) };
+        const { assert!(W.is_multiple_of(2) && W <= WORDS_MAX) };
         let mut sum: u128 = 0;
         for pair in 0..W / 2 {
             let [a, b] = [2 * pair, 2 * pair + 1].map(|w| key.0[w].wrapping_add(self.words[w]));
@@ -87,10 +84,7 @@ mod tests {
             count += 1;
         }
         let expected = f64::from(count) / 1024.0;
-        cells
-            .iter()
-            .map(|&cell| (f64::from(cell) - expected).powi(2) / expected)
-            .sum()
+        cells.iter().map(|&cell| (f64::from(cell) - expected).powi(2) / expected).sum()
     }
 
     #[test]
@@ -101,16 +95,10 @@ mod tests {
                 let ports =
                     (0..200_000_u64).map(|n| secret.hash(&Key([0x0a00_0001_0a00_0002, n << 32])));
                 let spread = chi_squared(ports, shift);
-                assert!(
-                    (800.0..1250.0).contains(&spread),
-                    "seed {seed} shift {shift}: {spread}"
-                );
+                assert!((800.0..1250.0).contains(&spread), "seed {seed} shift {shift}: {spread}");
                 let hosts = (0..200_000_u64).map(|n| secret.hash(&Key([1, 2, 3, n, n * n, 0])));
                 let spread = chi_squared(hosts, shift);
-                assert!(
-                    (800.0..1250.0).contains(&spread),
-                    "seed {seed} shift {shift}: {spread}"
-                );
+                assert!((800.0..1250.0).contains(&spread), "seed {seed} shift {shift}: {spread}");
             }
         }
     }
@@ -118,14 +106,8 @@ mod tests {
     #[test]
     fn another_secret_is_another_function() {
         let key = Key([1, 2]);
-        assert_ne!(
-            Secret::from_seed(1).hash(&key),
-            Secret::from_seed(2).hash(&key)
-        );
+        assert_ne!(Secret::from_seed(1).hash(&key), Secret::from_seed(2).hash(&key));
         assert_ne!(Secret::random().hash(&key), Secret::random().hash(&key));
-        assert_eq!(
-            Secret::from_seed(3).hash(&key),
-            Secret::from_seed(3).hash(&key)
-        );
+        assert_eq!(Secret::from_seed(3).hash(&key), Secret::from_seed(3).hash(&key));
     }
 }

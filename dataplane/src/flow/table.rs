@@ -52,27 +52,18 @@ const _: () = assert!(size_of::<Bucket<6>>() == 128);
 
 impl<const W: usize> Bucket<W> {
     const EMPTY: Self = Bucket {
-        entries: [Entry {
-            key: Key([0; W]),
-            last_ns: 0,
-            packets: 0,
-            long: false,
-            occupied: false,
-        }; BUCKET_ENTRIES],
+        entries: [Entry { key: Key([0; W]), last_ns: 0, packets: 0, long: false, occupied: false };
+            BUCKET_ENTRIES],
     };
 
     #[inline(always)]
     fn find(&self, key: &Key<W>) -> Option<usize> {
-        self.entries
-            .iter()
-            .position(|entry| entry.key == *key && entry.occupied)
+        self.entries.iter().position(|entry| entry.key == *key && entry.occupied)
     }
 
     #[inline(always)]
     fn free(&self, horizon_ns: u64) -> Option<usize> {
-        self.entries
-            .iter()
-            .position(|entry| !entry.occupied || entry.last_ns < horizon_ns)
+        self.entries.iter().position(|entry| !entry.occupied || entry.last_ns < horizon_ns)
     }
 }
 
@@ -120,12 +111,7 @@ impl<const W: usize> Table<W> {
         // Two buckets at least, so that every flow has a choice.
         assert!(flows_max < 1 << 32);
         let buckets = memory::vec_on_huge_pages(flows_max.max(2), || Bucket::EMPTY);
-        Table {
-            buckets,
-            secret,
-            swept: 0,
-            population: Population::default(),
-        }
+        Table { buckets, secret, swept: 0, population: Population::default() }
     }
 
     /// How its flows came and went.
@@ -178,10 +164,7 @@ impl<const W: usize> Table<W> {
         entry.last_ns = now_ns;
         // Borrowed anew: the borrow above ends in one of its branches.
         let entry = &mut self.buckets[place.bucket].entries[place.slot];
-        Some(Touched {
-            entry,
-            begins: restart,
-        })
+        Some(Touched { entry, begins: restart })
     }
 
     /// Frees entries that were last seen before the horizon, in the next `buckets` buckets of an endless walk
@@ -212,11 +195,7 @@ impl<const W: usize> Table<W> {
     #[inline(always)]
     fn second(&self, hash: u64) -> usize {
         let second = scale((hash >> 32) as u32, self.buckets.len());
-        if second == self.first(hash) {
-            (second + 1) % self.buckets.len()
-        } else {
-            second
-        }
+        if second == self.first(hash) { (second + 1) % self.buckets.len() } else { second }
     }
 
     #[inline(always)]
@@ -226,9 +205,7 @@ impl<const W: usize> Table<W> {
             return Some(Place { bucket, slot });
         }
         let bucket = self.second(hash);
-        self.buckets[bucket]
-            .find(key)
-            .map(|slot| Place { bucket, slot })
+        self.buckets[bucket].find(key).map(|slot| Place { bucket, slot })
     }
 
     fn begin(
@@ -250,17 +227,8 @@ impl<const W: usize> Table<W> {
         self.population.created += 1;
         self.population.expired += u64::from(entry.occupied);
         self.population.occupied += u64::from(!entry.occupied);
-        *entry = Entry {
-            key: *key,
-            last_ns: now_ns,
-            packets: 1,
-            long: false,
-            occupied: true,
-        };
-        Some(Touched {
-            entry,
-            begins: true,
-        })
+        *entry = Entry { key: *key, last_ns: now_ns, packets: 1, long: false, occupied: true };
+        Some(Touched { entry, begins: true })
     }
 
     /// Frees an entry of one of two full buckets by moving one or two entries to their other bucket. The
@@ -294,15 +262,9 @@ impl<const W: usize> Table<W> {
     }
 
     fn other_bucket(&self, place: Place) -> usize {
-        let hash = self
-            .secret
-            .hash(&self.buckets[place.bucket].entries[place.slot].key);
+        let hash = self.secret.hash(&self.buckets[place.bucket].entries[place.slot].key);
         let first = self.first(hash);
-        if place.bucket == first {
-            self.second(hash)
-        } else {
-            first
-        }
+        if place.bucket == first { self.second(hash) } else { first }
     }
 
     /// Moves an entry over a free one; the entry it came from is free then.
@@ -346,18 +308,10 @@ mod tests {
         for (seed, flows) in [(1, 1000), (2, 30_000), (3, 300_000)] {
             let mut table = Table::new(flows as usize, Secret::from_seed(seed));
             for number in 0..flows {
-                assert_eq!(
-                    touch(&mut table, number, 5),
-                    Some((1, true)),
-                    "flow {number}"
-                );
+                assert_eq!(touch(&mut table, number, 5), Some((1, true)), "flow {number}");
             }
             for number in 0..flows {
-                assert_eq!(
-                    touch(&mut table, number, 6),
-                    Some((2, false)),
-                    "flow {number}"
-                );
+                assert_eq!(touch(&mut table, number, 6), Some((2, false)), "flow {number}");
             }
             assert_eq!(table.population().occupied, flows);
         }
@@ -366,16 +320,10 @@ mod tests {
     #[test]
     fn a_full_table_keeps_the_flows_it_knows() {
         let mut table = Table::new(1000, Secret::from_seed(4));
-        let kept: Vec<u64> = (0..20_000)
-            .filter(|&n| touch(&mut table, n, 5).is_some())
-            .collect();
+        let kept: Vec<u64> = (0..20_000).filter(|&n| touch(&mut table, n, 5).is_some()).collect();
         assert!((1500..=2000).contains(&kept.len()), "{}", kept.len());
         for number in &kept {
-            assert_eq!(
-                touch(&mut table, *number, 6),
-                Some((2, false)),
-                "flow {number}"
-            );
+            assert_eq!(touch(&mut table, *number, 6), Some((2, false)), "flow {number}");
         }
         assert_eq!(table.population().created, kept.len() as u64);
     }
@@ -384,9 +332,7 @@ mod tests {
     fn sweeping_at_any_time_changes_no_answer() {
         let mut state = 9_u64;
         let mut draw = move |below: u64| {
-            state = state
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 33) % below
         };
         // Small and crowded, so that entries move and flows go without state.
@@ -409,9 +355,7 @@ mod tests {
                 model.remove(&number);
                 continue;
             };
-            let known = model
-                .get(&number)
-                .filter(|(last, _)| now_ns - last <= IDLE_NS);
+            let known = model.get(&number).filter(|(last, _)| now_ns - last <= IDLE_NS);
             let packets = known.map_or(1, |(_, packets)| packets + 1);
             assert_eq!(answer, (packets, packets == 1));
             model.insert(number, (now_ns, packets));
@@ -420,19 +364,11 @@ mod tests {
         let horizon_ns = now_ns - IDLE_NS;
         for table in [&mut swept, &mut unswept] {
             table.sweep(horizon_ns, table.buckets());
-            let Population {
-                created,
-                expired,
-                restarted,
-                occupied,
-            } = table.population();
+            let Population { created, expired, restarted, occupied } = table.population();
             assert_eq!(created, expired + restarted + occupied);
         }
         assert_eq!(swept.population(), unswept.population());
-        let alive = model
-            .values()
-            .filter(|(last, _)| *last >= horizon_ns)
-            .count();
+        let alive = model.values().filter(|(last, _)| *last >= horizon_ns).count();
         assert_eq!(swept.population().occupied, alive as u64);
     }
 

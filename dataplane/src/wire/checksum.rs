@@ -34,11 +34,7 @@ mod tests {
         for old in (0..=0xffff_u16).step_by(7) {
             let new = old.rotate_left(5) ^ 0x00b8;
             let words = |word| [&rest[..], &[word]].concat();
-            assert_eq!(
-                update(full(&words(old)), old, new),
-                full(&words(new)),
-                "{old:#06x}"
-            );
+            assert_eq!(update(full(&words(old)), old, new), full(&words(new)), "{old:#06x}");
         }
     }
 }

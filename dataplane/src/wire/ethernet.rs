@@ -45,9 +45,7 @@ impl Vlans {
     /// The identifiers, outer first.
     pub fn identifiers(self) -> ArrayVec<u16, TAGS_MAX> {
         let count = self.0 >> Self::COUNT_SHIFT;
-        (0..count)
-            .map(|tag| (self.0 >> (12 * tag) & 0xfff) as u16)
-            .collect()
+        (0..count).map(|tag| (self.0 >> (12 * tag) & 0xfff) as u16).collect()
     }
 }
 
@@ -66,11 +64,8 @@ pub struct Payload {
 #[inline(always)]
 pub fn walk(window: &Window) -> Result<Payload, Unparsed> {
     let header = window.header::<HEADER_BYTES>(0, window.end())?;
-    let mut payload = Payload {
-        ether_type: u16_at(header, 12),
-        offset: HEADER_BYTES,
-        vlans: Vlans::default(),
-    };
+    let mut payload =
+        Payload { ether_type: u16_at(header, 12), offset: HEADER_BYTES, vlans: Vlans::default() };
     for _ in 0..TAGS_MAX {
         if !is_tag(payload.ether_type) {
             return Ok(payload);

@@ -65,12 +65,7 @@ pub fn parse(bytes: &[u8], wire_bytes: usize) -> Result<Frame, Unparsed> {
         ethernet::IPV6 => parse_ipv6(&window, payload.offset)?,
         _ => return Err(Unparsed::NonIp),
     };
-    Ok(Frame {
-        vlans: payload.vlans,
-        ip_offset: payload.offset,
-        addresses,
-        transport,
-    })
+    Ok(Frame { vlans: payload.vlans, ip_offset: payload.offset, addresses, transport })
 }
 
 #[inline(always)]
@@ -79,20 +74,15 @@ fn parse_ipv4(window: &Window, offset: usize) -> Result<(Addresses, Transport), 
     if header.protocol != tcp::PROTOCOL {
         return Err(Unparsed::NonTcp);
     }
-    let datagram = Datagram {
-        protocol: header.protocol,
-        identification: u32::from(header.identification),
-    };
+    let datagram =
+        Datagram { protocol: header.protocol, identification: u32::from(header.identification) };
     let transport = if header.later_fragment {
         Transport::LaterFragment(datagram)
     } else {
         let tcp = tcp::parse(window, header.payload_offset, header.payload_end)?;
         Transport::Tcp(tcp, header.more_fragments.then_some(datagram))
     };
-    let addresses = Addresses::V4 {
-        source: header.source,
-        destination: header.destination,
-    };
+    let addresses = Addresses::V4 { source: header.source, destination: header.destination };
     Ok((addresses, transport))
 }
 
@@ -119,9 +109,6 @@ fn parse_ipv6(window: &Window, offset: usize) -> Result<(Addresses, Transport), 
             Transport::Tcp(tcp, datagram)
         }
     };
-    let addresses = Addresses::V6 {
-        source: header.source,
-        destination: header.destination,
-    };
+    let addresses = Addresses::V6 { source: header.source, destination: header.destination };
     Ok((addresses, transport))
 }

@@ -45,10 +45,7 @@ pub struct Header {
 
 /// Whether this next header value stands for an extension header that is walked.
 pub fn is_walked(next_header: u8) -> bool {
-    matches!(
-        next_header,
-        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
-    )
+    matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
 }
 
 /// Reads the header at `offset` and walks hop-by-hop, routing, destination-option and fragment headers, up
@@ -92,10 +89,8 @@ fn walk_one(window: &Window, header: &mut Header) -> Result<(), Unparsed> {
         header.later_fragment = offset_and_more & FRAGMENT_OFFSET != 0;
         if header.later_fragment || offset_and_more & MORE_FRAGMENTS != 0 {
             let identification = [extension[4], extension[5], extension[6], extension[7]];
-            header.fragment = Some(Fragment {
-                identification: u32::from_be_bytes(identification),
-                next_header,
-            });
+            header.fragment =
+                Some(Fragment { identification: u32::from_be_bytes(identification), next_header });
         }
         8
     } else {

@@ -23,10 +23,7 @@ pub struct Window<'a> {
 impl<'a> Window<'a> {
     /// `wire_bytes` is the length of the frame on the wire; never less than what is at hand.
     pub fn new(bytes: &'a [u8], wire_bytes: usize) -> Self {
-        Window {
-            bytes,
-            wire_bytes: wire_bytes.max(bytes.len()),
-        }
+        Window { bytes, wire_bytes: wire_bytes.max(bytes.len()) }
     }
 
     /// Where the frame ended on the wire.
@@ -45,10 +42,7 @@ impl<'a> Window<'a> {
         if offset + N > limit {
             return Err(Unparsed::Malformed);
         }
-        self.bytes
-            .get(offset..)
-            .and_then(|rest| rest.first_chunk())
-            .ok_or(Unparsed::Truncated)
+        self.bytes.get(offset..).and_then(|rest| rest.first_chunk()).ok_or(Unparsed::Truncated)
     }
 }
 

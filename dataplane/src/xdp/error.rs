@@ -55,9 +55,9 @@ pub enum XdpError {
 
     /// Another XDP program is on the interface.
     #[error(
-        "{interface}: another XDP program is attached already{program}. If nothing needs it, remove it: \
-         `ip link set dev {interface} xdp off` (`xdpgeneric off` if it is generic). If a running process \
-         holds it by a BPF link (`bpftool link`), stop that process"
+        "{interface}: another XDP program is attached already{program}. If nothing needs it, \
+         remove it: `ip link set dev {interface} xdp off` (`xdpgeneric off` if it is generic). If a \
+         running process holds it by a BPF link (`bpftool link`), stop that process"
     )]
     Occupied {
         /// Its name.
@@ -68,8 +68,8 @@ pub enum XdpError {
 
     /// The queue has no place in the map of sockets.
     #[error(
-        "{interface}, queue {queue}: attached for {queues} queues only. `ethtool -l {interface}` shows \
-         how many it has; there must be one worker for each"
+        "{interface}, queue {queue}: attached for {queues} queues only. `ethtool -l {interface}` \
+         shows how many it has; there must be one worker for each"
     )]
     Queue {
         /// Its name.
@@ -164,8 +164,8 @@ fn permission_remedy() -> String {
             .to_owned();
     }
     format!(
-        "This process lacks {}: run it as root, or grant them (AmbientCapabilities= in its unit, or \
-         `setcap`)",
+        "This process lacks {}: run it as root, or grant them (AmbientCapabilities= in its unit, \
+         or `setcap`)",
         missing.join(", ")
     )
 }

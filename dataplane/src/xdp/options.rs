@@ -92,6 +92,6 @@ fn hint(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: 
     };
     if result < 0 {
         let reason = io::Error::last_os_error();
-        tracing::debug!(option = name, value, %reason, "the kernel does not take this socket option");
+        tracing::debug!(option = name, value, %reason, "the kernel refuses this socket option");
     }
 }

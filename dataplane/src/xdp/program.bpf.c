@@ -5,8 +5,8 @@
  *     a worker's socket serves this queue     -> worker
  *     none does                               -> kernel   counted: no_socket
  *
- * "Kernel" is XDP_PASS: ARP, SSH or BGP to the gateway itself, and everything when no worker runs. No frame
- * is dropped here.
+ * "Kernel" is XDP_PASS: ARP, SSH or BGP to the gateway itself, and everything when no worker runs.
+ * No frame is dropped here.
  *
  * The program uses no header: what it needs of the kernel's stable interface is declared here.
  */

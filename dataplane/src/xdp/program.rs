@@ -8,11 +8,11 @@
 //! [`Attachment`] holds the only one, closed on exec: dropping it, or the death of the process by
 //! whatever signal, detaches the program.
 //!
-//! | descriptor | of                                | read by              | written by            |
-//! |------------|-----------------------------------|----------------------|-----------------------|
-//! | `link`     | the program on the interface      | nobody: it is held   | `attach`              |
-//! | `sockets`  | sockets by queue (XSKMAP)         | the program          | `register`, `open`    |
-//! | `counters` | frames left to the kernel, by CPU | `counters`           | the program           |
+//! | descriptor | of                                | read by    | written by         |
+//! |------------|-----------------------------------|------------|--------------------|
+//! | `link`     | the program on the interface      | nobody     | `attach`           |
+//! | `sockets`  | sockets by queue (XSKMAP)         | program    | `register`, `open` |
+//! | `counters` | frames left to the kernel, by CPU | `counters` | program            |
 //!
 //! A fourth, `promiscuous`, is a packet socket that keeps the interface receiving everything, if
 //! asked to.
@@ -226,8 +226,8 @@ fn warn_of_stripped_tags(interface: &Interface) {
     if interface.strips_vlan_tags {
         tracing::warn!(
             interface = interface.name,
-            "it strips VLAN tags, and tagged frames would be forwarded without them: if there are any, \
-             turn that off with `ethtool -K {} rxvlan off`",
+            "it strips VLAN tags, and tagged frames would be forwarded without them: if there are \
+             any, turn that off with `ethtool -K {} rxvlan off`",
             interface.name
         );
     }

@@ -9,12 +9,12 @@
 //! - While frames wait in the transmit ring and the kernel wants to be called for them, `maintain`
 //!   calls it: no frame waits for ever.
 //!
-//! | ring       | producer             | consumer             | wake-up                           |
-//! |------------|----------------------|----------------------|-----------------------------------|
-//! | fill       | `receive`,`maintain` | kernel               | `recv`, when its flag asks        |
-//! | receive    | kernel               | `receive`            | `wait` sleeps until it has a frame |
-//! | transmit   | `transmit`           | kernel               | `send`, when its flag asks        |
-//! | completion | kernel               | `maintain`           | none: looked at every round       |
+//! | ring       | producer              | consumer   | wake-up                            |
+//! |------------|-----------------------|------------|------------------------------------|
+//! | fill       | `receive`, `maintain` | kernel     | `recv`, when its flag asks         |
+//! | receive    | kernel                | `receive`  | `wait` sleeps until it has a frame |
+//! | transmit   | `transmit`            | kernel     | `send`, when its flag asks         |
+//! | completion | kernel                | `maintain` | none: looked at every round        |
 
 #![allow(unsafe_code)]
 

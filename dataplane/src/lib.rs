@@ -1,5 +1,27 @@
 //! Lanesplit's dataplane: the splitter core, and what feeds it with packets.
 //!
+//! The core decides. It is safe code without input, output or a clock:
+//!
+//! * [`wire`] reads and updates headers: bytes only
+//! * [`flow`] holds the flows, bounded, and the classification rule
+//! * [`lane`] is what a class does to a packet
+//! * [`gateway`] joins the three: a [`batch`] of packets goes in, a [`verdict`] for each comes out, and
+//!   [`counters`] say what happened
+//!
+//! Packets come from somewhere and go somewhere:
+//!
+//! * [`port`] says what a place for packets must be able to do
+//! * [`xdp`] is such a place: AF_XDP sockets and the XDP program in front of them
+//! * [`capture`] reads capture files and writes them back
+//! * [`worker`] is the loop that joins a gateway with two ports, by its own [`clock`]
+//!
+//! Around them stands `lanesplitd`:
+//!
+//! * [`config`] is the configuration file, [`preflight`] what only this machine can say of it
+//! * [`daemon`] starts the workers and listens to signals
+//! * [`control`] answers questions with a [`status`]
+//!
+//! Imports go one way, and a test checks it: the core knows nothing of what is around it.
 
 pub mod batch;
 pub mod capture;

@@ -150,6 +150,7 @@ impl Sweep {
             .build_cartesian_2d((least..most.max(least + 1)).log_scale(), 0.0..100.0)?;
         chart
             .configure_mesh()
+            .max_light_lines(0)
             .x_desc("threshold: packets of a flow that travel short")
             .y_desc("share in percent")
             .x_label_formatter(&|threshold| threshold.to_string())

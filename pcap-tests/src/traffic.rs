@@ -15,12 +15,14 @@
 //! assert!(frame.kept.len() <= frame.wire_bytes as usize);
 //! ```
 
+mod flows;
 mod frame;
 mod random;
 
 pub use random::Random;
 
-use frame::{Builder, Tuple};
+use flows::Tuple;
+use frame::Builder;
 
 /// Most flows that are kept quiet at a time, to be woken at a chosen moment.
 const SLEEPERS_MAX: usize = 8;
@@ -93,7 +95,7 @@ impl Traffic {
     /// The traffic of this seed.
     pub fn new(seed: u64, options: Options) -> Self {
         let mut random = Random::new(seed);
-        let flows = frame::population(&mut random, options.flows.max(FLOWS_MIN));
+        let flows = flows::population(&mut random, options.flows.max(FLOWS_MIN));
         let builder = Builder::new(&mut random, options.dscps);
         Traffic {
             random,

@@ -27,8 +27,6 @@ pub struct Interface {
     pub mtu: u32,
     /// Receive queues in use; 1 where the driver does not tell.
     pub queues: u32,
-    /// Whether the NIC removes VLAN tags from what it receives; false where it does not tell.
-    pub strips_vlan_tags: bool,
 }
 
 impl Interface {
@@ -50,8 +48,28 @@ impl Interface {
             .map_err(|cause| fail("asking for its MAC address", cause))?;
         let mtu = mtu(&socket, name).map_err(|cause| fail("asking for its MTU", cause))?;
         let queues = queues(&socket, name).unwrap_or(1);
-        let strips_vlan_tags = strips_vlan_tags(&socket, name).unwrap_or(false);
-        Ok(Interface { name: name.to_owned(), index, address, mtu, queues, strips_vlan_tags })
+        Ok(Interface { name: name.to_owned(), index, address, mtu, queues })
+    }
+
+    /// Has the NIC leave VLAN tags in the frames it receives: a tag taken off before XDP sees the frame is
+    /// taken off the wire. Returns whether that had to be changed.
+    ///
+    /// # Errors
+    ///
+    /// When the driver strips tags and cannot be told otherwise.
+    pub(super) fn keep_vlan_tags(&self) -> io::Result<bool> {
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+        // A driver that does not tell has no such offload.
+        let strips = |flags: u32| flags & ETH_FLAG_RXVLAN != 0;
+        let before = flags(&socket, &self.name).unwrap_or(0);
+        if !strips(before) {
+            return Ok(false);
+        }
+        set_flags(&socket, &self.name, before & !ETH_FLAG_RXVLAN)?;
+        if strips(flags(&socket, &self.name)?) {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        Ok(true)
     }
 }
 
@@ -100,13 +118,22 @@ struct EthtoolValue {
     data: u32,
 }
 
-fn strips_vlan_tags(socket: &OwnedFd, name: &str) -> io::Result<bool> {
+/// The receive-side VLAN offload in the flags of ETHTOOL_GFLAGS and ETHTOOL_SFLAGS.
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+
+fn flags(socket: &OwnedFd, name: &str) -> io::Result<u32> {
     const ETHTOOL_GFLAGS: u32 = 0x25;
-    const ETH_FLAG_RXVLAN: u32 = 1 << 8;
     let mut value = EthtoolValue { command: ETHTOOL_GFLAGS, data: 0 };
     // SAFETY: ETHTOOL_GFLAGS reads and writes one `ethtool_value`.
     unsafe { ask_ethtool(socket, name, (&raw mut value).cast()) }?;
-    Ok(value.data & ETH_FLAG_RXVLAN != 0)
+    Ok(value.data)
+}
+
+fn set_flags(socket: &OwnedFd, name: &str, flags: u32) -> io::Result<()> {
+    const ETHTOOL_SFLAGS: u32 = 0x26;
+    let mut value = EthtoolValue { command: ETHTOOL_SFLAGS, data: flags };
+    // SAFETY: ETHTOOL_SFLAGS reads one `ethtool_value`.
+    unsafe { ask_ethtool(socket, name, (&raw mut value).cast()) }
 }
 
 /// # Safety

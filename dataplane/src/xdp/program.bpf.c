@@ -110,5 +110,5 @@ int lanesplit(struct xdp_md *context)
 	return action;
 }
 
-/* No helper used here is restricted to GPL programs; this names the project's own licence. */
-char program_license[] SECTION("license") = "Dual MIT/GPL";
+/* No helper used here is restricted to GPL programs. */
+char program_license[] SECTION("license") = "MIT OR Apache-2.0";

@@ -106,7 +106,7 @@ impl Attachment {
         check_frame_bytes(frame_bytes)?;
         let interface = Interface::find(interface)?;
         check_mtu(&interface, frame_bytes)?;
-        warn_of_stripped_tags(&interface);
+        keep_vlan_tags(&interface);
         raise_memory_limit();
 
         let program = Program::load(&interface, frame_bytes, queues)?;
@@ -221,15 +221,19 @@ fn check_mtu(interface: &Interface, frame_bytes: u32) -> Result<(), XdpError> {
     })
 }
 
-/// A NIC that takes VLAN tags off before XDP sees the frame takes them off the wire.
-fn warn_of_stripped_tags(interface: &Interface) {
-    if interface.strips_vlan_tags {
-        tracing::warn!(
-            interface = interface.name,
-            "it strips VLAN tags, and tagged frames would be forwarded without them: if there are \
-             any, turn that off with `ethtool -K {} rxvlan off`",
-            interface.name
-        );
+/// A tagged frame must not be forwarded without its tags. The offload stays off when the program is gone: a
+/// kernel that finds tags in frames handles them as well.
+fn keep_vlan_tags(interface: &Interface) {
+    let name = &interface.name;
+    match interface.keep_vlan_tags() {
+        Ok(false) => {}
+        Ok(true) => tracing::info!(interface = name, "VLAN offload (rxvlan) turned off"),
+        Err(cause) => tracing::warn!(
+            interface = name,
+            %cause,
+            "it strips VLAN tags and cannot be told otherwise (`ethtool -K {name} rxvlan off`): tagged \
+             frames would be forwarded without their tags, so there must be none"
+        ),
     }
 }
 

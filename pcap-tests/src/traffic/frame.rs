@@ -1,6 +1,9 @@
-//! Frames: written byte by byte into one buffer, then lied about, cut and damaged.
+//! Frames: written byte by byte into one buffer, then perhaps damaged.
+
+mod damage;
 
 use super::Random;
+use super::flows::Tuple;
 
 const HOP_BY_HOP: u8 = 0;
 const TCP: u8 = 6;
@@ -17,40 +20,8 @@ const OTHER_PROTOCOLS: [u8; 18] =
 /// In IPv4 these are protocols like any other.
 const IPV6_EXTENSIONS: [u8; 4] = [HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS];
 
-/// Lists that are easily taken for one another, outer to inner.
-const VLAN_LISTS: [&[u16]; 12] = [
-    &[],
-    &[0],
-    &[0, 0],
-    &[1],
-    &[1, 0],
-    &[0, 1],
-    &[1, 2],
-    &[2, 1],
-    &[256],
-    &[4095],
-    &[4095, 4095],
-    &[0x123, 0x321],
-];
-
-const PORTS: [u16; 8] = [0, 80, 0x5000, 443, 5201, 32768, 65534, 65535];
-
 /// Most bytes of a frame that are written; what is longer on the wire is not kept.
 const CAPACITY: usize = 1024;
-
-/// An address of either family; IPv4 takes the first four bytes.
-type Octets = [u8; 16];
-
-/// What the packets of a flow have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tuple {
-    vlans: &'static [u16],
-    is_ipv6: bool,
-    source: Octets,
-    destination: Octets,
-    source_port: u16,
-    destination_port: u16,
-}
 
 /// Whether a packet is a fragment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,91 +42,6 @@ struct First {
 
 /// Most first fragments that later ones may follow.
 const FIRSTS_MAX: usize = 128;
-
-/// Different flows, many of which differ in one respect only.
-pub(super) fn population(random: &mut Random, flows: usize) -> Vec<Tuple> {
-    let mut population: Vec<Tuple> = Vec::with_capacity(flows);
-    while population.len() < flows {
-        let tuple = if population.is_empty() || random.one_in(4) {
-            stranger(random)
-        } else {
-            let of = random.pick(&population);
-            relative(random, of)
-        };
-        if !population.contains(&tuple) {
-            population.push(tuple);
-        }
-    }
-    population
-}
-
-fn stranger(random: &mut Random) -> Tuple {
-    let is_ipv6 = random.one_in(2);
-    // Some use a port of their own, so that there are always more flows to find.
-    let own_port = random.word();
-    Tuple {
-        vlans: random.pick(&VLAN_LISTS),
-        is_ipv6,
-        source: address(random, is_ipv6),
-        destination: address(random, is_ipv6),
-        source_port: if random.one_in(2) { own_port } else { random.pick(&PORTS) },
-        destination_port: random.pick(&PORTS),
-    }
-}
-
-/// The same flow but for one thing.
-fn relative(random: &mut Random, of: Tuple) -> Tuple {
-    let mut tuple = of;
-    match random.below(6) {
-        0 => {
-            (tuple.source, tuple.destination) = (of.destination, of.source);
-            (tuple.source_port, tuple.destination_port) = (of.destination_port, of.source_port);
-        }
-        1 => (tuple.source_port, tuple.destination_port) = (of.destination_port, of.source_port),
-        2 => (tuple.source, tuple.destination) = (of.destination, of.source),
-        3 if !of.is_ipv6 => {
-            tuple.is_ipv6 = true;
-            let way = random.below(3);
-            tuple.source = widened(of.source, way);
-            tuple.destination = widened(of.destination, way);
-        }
-        4 => tuple.source_port = random.word(),
-        _ => tuple.vlans = random.pick(&VLAN_LISTS),
-    }
-    tuple
-}
-
-fn address(random: &mut Random, is_ipv6: bool) -> Octets {
-    let mut octets = [0; 16];
-    let pool = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 1, 0, 1], [192, 0, 2, 1], [0, 0, 0, 0]];
-    octets[..4].copy_from_slice(&random.pick(&pool));
-    if !is_ipv6 {
-        return octets;
-    }
-    match random.below(4) {
-        3 => {
-            octets = [0; 16];
-            octets[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
-            octets[4 + random.index(12)] = 1;
-            octets
-        }
-        way => widened(octets, way),
-    }
-}
-
-/// IPv6 addresses that hold an IPv4 address.
-fn widened(ipv4: Octets, way: u64) -> Octets {
-    let mut octets = [0; 16];
-    match way {
-        0 => octets[..4].copy_from_slice(&ipv4[..4]),
-        1 => octets[12..].copy_from_slice(&ipv4[..4]),
-        _ => {
-            octets[10..12].fill(0xff);
-            octets[12..].copy_from_slice(&ipv4[..4]);
-        }
-    }
-    octets
-}
 
 /// Where things are in the frame just built; zero where they are not.
 #[derive(Debug, Default)]
@@ -637,146 +523,6 @@ impl Builder {
             self.bytes.truncate(tcp + length);
             self.places.tcp = 0;
             self.well_formed = false;
-        }
-    }
-
-    // And from here on, what may happen to them.
-
-    fn damage(&mut self, random: &mut Random) {
-        if self.places.ip != 0 && random.one_in(16) {
-            self.well_formed = false;
-            self.lie(random);
-        }
-        if random.one_in(32) {
-            self.well_formed = false;
-            self.flip(random);
-        }
-        if random.one_in(32) {
-            // The wire itself broke off.
-            self.well_formed = false;
-            let length = self.cut(random);
-            self.bytes.truncate(length);
-            self.wire_bytes = length as u32;
-        }
-        if random.one_in(32) && self.places.ip != 0 {
-            self.lengthen(random);
-        }
-        if random.one_in(16) {
-            self.well_formed = false;
-            let length = self.cut(random);
-            self.bytes.truncate(length);
-        }
-    }
-
-    /// Where to cut: anywhere, or where it matters.
-    fn cut(&mut self, random: &mut Random) -> usize {
-        let length = self.bytes.len();
-        let near = match random.below(6) {
-            0 => self.places.ip,
-            1 => self.places.tcp,
-            2 => self.places.tcp + 20,
-            3 => self.places.end,
-            _ => return random.index(length + 1),
-        };
-        (near + random.index(3)).saturating_sub(1).min(length)
-    }
-
-    /// A payload that was on the wire and was not kept.
-    fn lengthen(&mut self, random: &mut Random) {
-        let at = self.places.ip + if self.is_ipv6() { 4 } else { 2 };
-        if at + 2 > self.bytes.len() {
-            return;
-        }
-        self.well_formed = false;
-        let length = u32::from(self.word_at(at));
-        let more = (random.pick(&[1, 1000, 8900, 65_535]) as u32).min(65_535 - length);
-        // The IP packet is longer, or the padding only.
-        if !random.one_in(4) {
-            self.set_word(at, (length + more) as u16);
-        }
-        let slack = match random.below(16) {
-            0 => 0,
-            1 => u32::MAX / 2,
-            _ => more,
-        };
-        self.wire_bytes += slack;
-    }
-
-    fn is_ipv6(&self) -> bool {
-        self.bytes.get(self.places.ip).is_some_and(|first| first >> 4 == 6)
-    }
-
-    /// One field says what is not so.
-    fn lie(&mut self, random: &mut Random) {
-        let ip = self.places.ip;
-        if random.one_in(8) {
-            self.bytes[ip] = (random.byte() & 0xf0) | (self.bytes[ip] & 0xf);
-            return;
-        }
-        if self.places.tcp != 0 && random.one_in(3) {
-            let tcp = self.places.tcp;
-            self.bytes[tcp + 12] = random.byte();
-            return;
-        }
-        if self.is_ipv6() {
-            if self.places.extensions > 0 && random.one_in(2) {
-                let at = self.places.extension_lengths[random.index(self.places.extensions)];
-                let units = self.bytes[at];
-                self.bytes[at] =
-                    random.pick(&[0, 1, units.wrapping_sub(1), units + 1, units + 2, 32, 255]);
-                return;
-            }
-            let lie = self.false_length(random, ip + 40, self.word_at(ip + 4));
-            self.set_word(ip + 4, lie);
-        } else {
-            if random.one_in(2) {
-                self.bytes[ip] = 0x40 | random.byte() & 0xf;
-            } else {
-                let lie = self.false_length(random, ip, self.word_at(ip + 2));
-                self.set_word(ip + 2, lie);
-            }
-            if random.one_in(2)
-                && ip + usize::from(self.bytes[ip] & 0xf) * 4 <= self.bytes.len()
-                && self.bytes[ip] & 0xf >= 5
-            {
-                self.ipv4_checksum(random);
-            }
-        }
-    }
-
-    /// A length, counted from `from`, that is not `right`, though it may be near.
-    fn false_length(&mut self, random: &mut Random, from: usize, right: u16) -> u16 {
-        let to = |place: usize| (place.saturating_sub(from)) as u16;
-        let there = to(self.bytes.len());
-        let tcp = to(self.places.tcp);
-        let near = match random.below(10) {
-            0 => 0,
-            1 => right,
-            2 | 3 => there,
-            4 => tcp,
-            5 => tcp + 20,
-            6 => 20,
-            7 => random.below(u64::from(there) + 1) as u16,
-            8 => random.word(),
-            _ => u16::MAX,
-        };
-        near.wrapping_add(random.below(3) as u16).wrapping_sub(1)
-    }
-
-    /// A few bits or bytes turn into others, early ones more often.
-    fn flip(&mut self, random: &mut Random) {
-        if self.bytes.is_empty() {
-            return;
-        }
-        for _ in 0..1 + random.index(3) {
-            let length = self.bytes.len();
-            let at = if random.one_in(2) { random.index(length) } else { 12 + random.index(48) };
-            let at = at.min(length - 1);
-            if random.one_in(2) {
-                self.bytes[at] ^= 1 << random.below(8);
-            } else {
-                self.bytes[at] = random.byte();
-            }
         }
     }
 }

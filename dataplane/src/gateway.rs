@@ -214,3 +214,153 @@ fn untouched(reason: Unparsed) -> Untouched {
         Unparsed::Truncated => Untouched::Truncated,
     }
 }
+
+/// What the reference model does not cover: reloads, a full table, ECMP, frames that are too long.
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+    use crate::flow::observer::Unobserved;
+    use crate::lane::mark::Mark;
+    use crate::verdict::Class;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    fn settings() -> Settings {
+        Settings {
+            rule: Rule {
+                policy: Policy::Split,
+                threshold_packets: 2,
+                idle_timeout_ns: 30 * SECOND_NS,
+                restart_on_syn: true,
+            },
+            lanes: Lanes { short: Mark::new(18).unwrap(), long: Mark::new(10).unwrap() },
+            frame_bytes_max: [None, None],
+        }
+    }
+
+    fn gateway(settings: Settings, ipv4_flows_max: usize) -> Gateway {
+        let capacity =
+            Capacity { ipv4_flows_max, ipv6_flows_max: 10, fragmented_datagrams_max: 10 };
+        Gateway::new(settings, capacity, Secret::from_seed(1))
+    }
+
+    fn frame(flow: u32, payload_bytes: usize) -> Vec<u8> {
+        let [_, a, b, c] = flow.to_be_bytes();
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([10, a, b, c], [192, 0, 2, 1], 64)
+            .tcp(1000, 443, 7, 100);
+        let mut bytes = Vec::new();
+        builder.write(&mut bytes, &vec![0; payload_bytes]).unwrap();
+        bytes
+    }
+
+    /// One packet of a flow from the LAN; what became of it, and its DSCP afterwards.
+    fn send(gateway: &mut Gateway, flow: u32, now_ns: u64) -> (Outcome, u8) {
+        let mut bytes = frame(flow, 10);
+        let mut batch = [Packet::new(&mut bytes, PortId::Lan, now_ns)];
+        gateway.process(&mut batch, &mut Unobserved);
+        let outcome = batch[0].outcome;
+        assert_eq!(batch[0].verdict, Verdict::Transmit(PortId::Wan));
+        assert!(gateway.counters().balances());
+        (outcome, bytes[15] >> 2)
+    }
+
+    const SHORT: (Outcome, u8) = (Outcome::Classified(Class::Short), 18);
+    const LONG: (Outcome, u8) = (Outcome::Classified(Class::Long), 10);
+
+    #[test]
+    fn a_reload_keeps_counts_and_lanes_of_flows() {
+        let mut gateway = gateway(settings(), 100);
+        assert_eq!([1, 2, 3].map(|n| send(&mut gateway, 7, n)), [SHORT, SHORT, LONG]);
+        assert_eq!([4, 5].map(|n| send(&mut gateway, 8, n)), [SHORT, SHORT]);
+        let mut higher = settings();
+        higher.rule.threshold_packets = 3;
+        higher.lanes.long = Mark::new(1).unwrap();
+        gateway.reload(higher);
+        let long = (LONG.0, 1);
+        assert_eq!(send(&mut gateway, 7, 6), long, "once long, long");
+        assert_eq!([7, 8].map(|n| send(&mut gateway, 8, n)), [SHORT, long], "counted on");
+    }
+
+    #[test]
+    fn a_longer_timeout_does_not_revive_a_flow_that_had_ended() {
+        for swept in [false, true] {
+            let mut gateway = gateway(settings(), 100);
+            for now_ns in [1, 2, 3] {
+                send(&mut gateway, 7, now_ns);
+            }
+            send(&mut gateway, 8, 40 * SECOND_NS);
+            if swept {
+                gateway.settle();
+            }
+            let mut longer = settings();
+            longer.rule.idle_timeout_ns = 60 * SECOND_NS;
+            gateway.reload(longer);
+            assert_eq!(send(&mut gateway, 7, 41 * SECOND_NS), SHORT, "swept: {swept}");
+            assert_eq!(send(&mut gateway, 8, 90 * SECOND_NS), SHORT, "50 s are no silence now");
+            assert_eq!(send(&mut gateway, 8, 90 * SECOND_NS), LONG);
+        }
+    }
+
+    #[test]
+    fn a_full_table_keeps_known_flows_and_forwards_unknown_ones_short() {
+        let mut gateway = gateway(settings(), 100);
+        for _ in 0..3 {
+            send(&mut gateway, 7, 1);
+        }
+        for flow in 1000..3000 {
+            assert_eq!(send(&mut gateway, flow, 2), SHORT);
+        }
+        let counters = gateway.counters();
+        assert!(counters.flows.table_full > 1700, "{counters:?}");
+        assert!(counters.flows.active <= 200, "{counters:?}");
+        assert_eq!(send(&mut gateway, 7, 3), LONG);
+        assert_eq!(send(&mut gateway, 5000, 3), SHORT);
+        assert_eq!(send(&mut gateway, 5000, 3), SHORT);
+        assert_eq!(send(&mut gateway, 5000, 3), SHORT, "without state nothing is counted");
+        assert_eq!(send(&mut gateway, 5000, 31 * SECOND_NS), SHORT, "the others have ended");
+        assert_eq!(gateway.counters().flows.table_full, counters.flows.table_full + 3);
+    }
+
+    #[test]
+    fn ecmp_spreads_flows_evenly_and_keeps_each_in_its_lane() {
+        let mut ecmp = settings();
+        ecmp.rule.policy = Policy::Ecmp;
+        let mut gateway = gateway(ecmp, 10_000);
+        let first: Vec<_> = (0..4000).map(|flow| send(&mut gateway, flow, 1)).collect();
+        let long = first.iter().filter(|lane| **lane == LONG).count();
+        assert!((1850..2150).contains(&long), "{long} of 4000");
+        for round in 2..5 {
+            for (flow, lane) in first.iter().enumerate() {
+                assert_eq!(send(&mut gateway, flow as u32, round), *lane);
+            }
+        }
+        assert_eq!(gateway.counters().flows.promoted, 0);
+    }
+
+    #[test]
+    fn a_frame_too_long_for_the_far_port_is_dropped_and_counted() {
+        let mut limited = settings();
+        limited.frame_bytes_max = [Some(100), Some(200)];
+        let mut gateway = gateway(limited, 10);
+        let mut verdict = |length: usize, ingress| {
+            let mut bytes = frame(1, length - 54);
+            let mut batch = [Packet::new(&mut bytes, ingress, 1)];
+            gateway.process(&mut batch, &mut Unobserved);
+            batch[0].verdict
+        };
+        let dropped = Verdict::Drop(DropReason::ExceedsMtu);
+        assert_eq!(verdict(200, PortId::Lan), Verdict::Transmit(PortId::Wan));
+        assert_eq!(verdict(201, PortId::Lan), dropped);
+        assert_eq!(verdict(100, PortId::Wan), Verdict::Transmit(PortId::Lan));
+        assert_eq!(verdict(101, PortId::Wan), dropped);
+        let counters = gateway.counters();
+        assert_eq!(
+            (counters.received, counters.forwarded, counters.dropped.exceeds_mtu),
+            (4, 2, 2)
+        );
+        assert!(counters.balances());
+    }
+}

@@ -12,6 +12,7 @@
 //!
 //! * [`port`] says what a place for packets must be able to do
 //! * [`xdp`] is such a place: AF_XDP sockets and the XDP program in front of them
+//! * [`memory`] asks for huge pages and cache lines
 //! * [`capture`] reads capture files and writes them back
 //! * [`worker`] is the loop that joins a gateway with two ports, by its own [`clock`]
 //!
@@ -33,7 +34,7 @@ pub mod daemon;
 pub mod flow;
 pub mod gateway;
 pub mod lane;
-mod memory;
+pub mod memory;
 pub mod port;
 pub mod preflight;
 pub mod status;

@@ -15,7 +15,7 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// A vector of `length` values, each made by `value`, on huge pages where the system has them. All of it is
 /// touched, so that no page is missing later.
-pub(crate) fn vec_on_huge_pages<T>(length: usize, value: impl FnMut() -> T) -> Vec<T> {
+pub fn vec_on_huge_pages<T>(length: usize, value: impl FnMut() -> T) -> Vec<T> {
     let mut values = Vec::with_capacity(length);
     advise_huge_pages(values.spare_capacity_mut());
     values.resize_with(length, value);
@@ -42,7 +42,7 @@ fn advise_huge_pages<T>(memory: &mut [T]) {
 
 /// Asks for the cache lines of `value`, which is going to be written soon.
 #[inline(always)]
-pub(crate) fn prefetch<T>(value: &T) {
+pub fn prefetch<T>(value: &T) {
     const LINE_BYTES: usize = 64;
     let start = std::ptr::from_ref(value).cast::<i8>();
     for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {

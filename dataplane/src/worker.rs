@@ -125,7 +125,7 @@ impl<P: Port> Worker<P> {
     }
 
     /// Both directions once; returns how many packets there were.
-    fn round(&mut self, now_ns: u64) -> usize {
+    pub fn round(&mut self, now_ns: u64) -> usize {
         let packets = PortId::ALL.map(|ingress| self.forward(ingress, now_ns));
         for port in &mut self.ports {
             port.maintain(&mut self.frames);

@@ -12,7 +12,7 @@ use dataplane::config::{self, Config, ConfigError};
 use dataplane::counters;
 use dataplane::flow::classifier::Policy;
 use pcap_tests::lives::Lives;
-use pcap_tests::{replay, sweep};
+use pcap_tests::{bench, replay, sweep};
 
 /// What would splitting do to this traffic? The gateway's own splitter, fed from capture files.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Run(Run),
     /// Compare thresholds: the share of flows, packets and bytes that each puts into each lane
     Sweep(SweepArguments),
+    /// Measure the way of a packet through a worker, beside what the machine's memory allows
+    Bench(BenchArguments),
 }
 
 #[derive(Args)]
@@ -92,6 +94,22 @@ struct SweepArguments {
 }
 
 #[derive(Args)]
+struct BenchArguments {
+    /// Numbers of flows in the table, all equally busy
+    #[arg(
+        long,
+        value_name = "FLOWS,...",
+        value_delimiter = ',',
+        default_value = "1,10000,1000000",
+        value_parser = clap::value_parser!(u32).range(1..=16_000_000)
+    )]
+    flows: Vec<u32>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct RuleArguments {
     /// Configuration file; without it the defaults apply, which are those of configs/default.toml
     #[arg(long, value_name = "FILE.toml")]
@@ -133,6 +151,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
         Command::Sweep(arguments) => run_sweep(&arguments),
+        Command::Bench(arguments) => run_bench(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -208,6 +227,17 @@ fn run_sweep(arguments: &SweepArguments) -> Result<(), Failure> {
     };
     shown.map_err(|cause| Failure::Write { path: "standard output".into(), cause })?;
     failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+fn run_bench(arguments: &BenchArguments) -> Result<(), Failure> {
+    let flows: Vec<usize> = arguments.flows.iter().map(|&flows| flows as usize).collect();
+    let bench = bench::bench(&flows);
+    let shown = if arguments.json {
+        write_json(&mut std::io::stdout(), &bench)
+    } else {
+        write!(std::io::stdout(), "{bench}")
+    };
+    shown.map_err(|cause| Failure::Write { path: "standard output".into(), cause })
 }
 
 impl RuleArguments {

@@ -3,7 +3,7 @@
 use super::{Builder, Random};
 
 impl Builder {
-    /// Perhaps.
+    /// Mostly nothing, sometimes several things at once.
     pub(super) fn damage(&mut self, random: &mut Random) {
         if self.places.ip != 0 && random.one_in(16) {
             self.well_formed = false;

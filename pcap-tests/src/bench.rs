@@ -1,0 +1,155 @@
+//! How fast? Nanoseconds and instructions a packet, through the very loop of a worker, on ports in memory;
+//! beside it, in the same run, the floor that the machine's memory sets.
+//!
+//! * [`port`] is a port without a wire: 64-byte frames of random flows come in, what is sent is gone
+//! * [`floor`] touches one random cache line a packet, and does nothing else
+//!
+//! One core, one worker. Each figure is the median of several rounds; the floor is measured between them, so
+//! that both see the same machine.
+
+mod floor;
+mod port;
+
+use std::fmt;
+use std::time::Instant;
+
+use crossbeam::channel::bounded;
+use dataplane::clock::Clock;
+use dataplane::config::{Config, Poll};
+use dataplane::flow::classifier::{Capacity, Policy};
+use dataplane::flow::secret::Secret;
+use dataplane::gateway::{Gateway, Settings};
+use dataplane::worker::{Published, Worker};
+use perf_event::events::Hardware;
+use serde::Serialize;
+
+use floor::Floor;
+use port::{Frames, MemoryPort};
+
+/// Rounds of which the median is taken.
+const ROUNDS: usize = 7;
+/// Packets of a round; at least as many as there are flows.
+const ROUND_PACKETS: usize = 2_000_000;
+
+/// All that was measured.
+#[derive(Debug, Serialize)]
+pub struct Bench {
+    /// One for each policy and number of flows.
+    pub runs: Vec<Run>,
+}
+
+/// One policy, one number of flows.
+#[derive(Debug, Serialize)]
+pub struct Run {
+    /// How flows become classes.
+    pub policy: Policy,
+    /// What a class does: "mark", or "none" where there are no classes.
+    pub lane: &'static str,
+    /// Flows in the table, all equally busy.
+    pub flows: usize,
+    /// The whole way of a packet, its arrival in the frame included.
+    pub ns_per_packet: f64,
+    /// One random cache line of a table of the same size, read and written.
+    pub floor_ns: f64,
+    /// The one by the other.
+    pub ratio: f64,
+    /// `null` where the machine counts none.
+    pub instructions_per_packet: Option<f64>,
+}
+
+/// Measures every policy at every number of flows.
+pub fn bench(flow_counts: &[usize]) -> Bench {
+    let policies = [Policy::Split, Policy::Ecmp, Policy::None];
+    let runs = flow_counts
+        .iter()
+        .flat_map(|&flows| policies.map(|policy| measure(policy, flows)))
+        .collect();
+    Bench { runs }
+}
+
+fn measure(policy: Policy, flows: usize) -> Run {
+    let mut worker = worker(policy, flows);
+    let mut floor = Floor::new(flows);
+    let packets = ROUND_PACKETS.max(flows);
+    // Every flow is known before the first round, and both tables are in the state they stay in.
+    forward(&mut worker, 2 * packets);
+    floor.touch(packets);
+
+    let mut counter = perf_event::Builder::new(Hardware::INSTRUCTIONS).build().ok();
+    let (mut ways, mut floors, mut instructions) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        floors.push(nanoseconds(packets, || floor.touch(packets)));
+        let before = counter.as_mut().and_then(|counter| counter.enable().ok());
+        ways.push(nanoseconds(packets, || forward(&mut worker, packets)));
+        if let (Some(counter), Some(())) = (&mut counter, before) {
+            let counted = counter.disable().and_then(|()| counter.read());
+            instructions.extend(counted.ok().map(|count| count as f64 / packets as f64));
+            let _ = counter.reset();
+        }
+    }
+    let (ns_per_packet, floor_ns) = (median(&mut ways), median(&mut floors));
+    Run {
+        policy,
+        lane: if policy == Policy::None { "none" } else { "mark" },
+        flows,
+        ns_per_packet,
+        floor_ns,
+        ratio: ns_per_packet / floor_ns,
+        instructions_per_packet: (instructions.len() == ROUNDS).then(|| median(&mut instructions)),
+    }
+}
+
+fn worker(policy: Policy, flows: usize) -> Worker<MemoryPort> {
+    let config = Config::defaults();
+    let mut rule = config.rule;
+    rule.policy = policy;
+    let settings = Settings { rule, lanes: config.lanes, frame_bytes_max: [Some(1518); 2] };
+    let capacity = Capacity { ipv4_flows_max: flows, ipv6_flows_max: 1, ..config.capacity };
+    let gateway = Gateway::new(settings, capacity, Secret::random());
+    // Nobody gives orders: rounds are called for, not run.
+    let (_, orders) = bounded(0);
+    let ports = [MemoryPort::receiving(flows), MemoryPort::silent()];
+    Worker::new(ports, Frames::new(), gateway, Poll::Busy, orders, Published::default())
+}
+
+fn forward(worker: &mut Worker<MemoryPort>, packets: usize) {
+    let clock = Clock::start();
+    let mut forwarded = 0;
+    while forwarded < packets {
+        forwarded += worker.round(clock.now_ns());
+    }
+}
+
+fn nanoseconds(packets: usize, work: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_nanos() as f64 / packets as f64
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+impl fmt::Display for Bench {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "{:<8}{:<6}{:>10}{:>12}{:>12}{:>8}{:>16}",
+            "policy", "lane", "flows", "ns/packet", "floor, ns", "ratio", "instructions"
+        )?;
+        for run in &self.runs {
+            let policy = format!("{:?}", run.policy).to_lowercase();
+            let instructions = match run.instructions_per_packet {
+                Some(instructions) => format!("{instructions:.0}"),
+                None => "not counted".to_owned(),
+            };
+            writeln!(
+                formatter,
+                "{policy:<8}{:<6}{:>10}{:>12.1}{:>12.1}{:>8.2}{instructions:>16}",
+                run.lane, run.flows, run.ns_per_packet, run.floor_ns, run.ratio
+            )?;
+        }
+        Ok(())
+    }
+}

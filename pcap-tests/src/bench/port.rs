@@ -1,0 +1,121 @@
+//! A port in memory: packets of random flows come in, what is sent is gone.
+//!
+//! Frames lie as far apart as in a UMEM, and a frame that comes in is written anew, as a NIC would: no packet
+//! is marked already. That costs time, and the figures include it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use dataplane::port::{Burst, FrameAccount, Port};
+
+use crate::traffic::Random;
+
+/// Frames of both ports; more than are ever in process.
+const FRAMES: usize = 4096;
+/// Distance of two frames, as in a UMEM of 2048-byte frames.
+const FRAME_BYTES: usize = 2048;
+/// Length of a packet.
+const PACKET_BYTES: usize = 64;
+
+/// Ethernet, IPv4 and TCP with ACK set, from 10.0.0.0:1 to 192.0.2.1:443, padded. The IPv4 checksum is that of
+/// the addresses shown; nobody verifies it, and the marker only updates it.
+const TEMPLATE: [u8; PACKET_BYTES] = {
+    let header = *b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00\
+        \x45\x00\x00\x32\x00\x00\x40\x00\x40\x06\xae\x9b\x0a\x00\x00\x00\xc0\x00\x02\x01\
+        \x00\x01\x01\xbb\x00\x00\x00\x01\x00\x00\x00\x01\x50\x10\xff\xff\x00\x00\x00\x00";
+    let mut packet = [0; PACKET_BYTES];
+    let mut at = 0;
+    while at < header.len() {
+        packet[at] = header[at];
+        at += 1;
+    }
+    packet
+};
+/// Where the template has its source address.
+const SOURCE: usize = 26;
+
+/// The free frames, used in turn as those of a UMEM are.
+pub(super) struct Frames {
+    free: VecDeque<MemoryFrame>,
+}
+
+/// A frame with a packet in it; the token is the frame.
+pub(super) struct MemoryFrame(Box<[u8; FRAME_BYTES]>);
+
+impl Frames {
+    pub(super) fn new() -> Self {
+        Frames { free: (0..FRAMES).map(|_| MemoryFrame(Box::new([0; FRAME_BYTES]))).collect() }
+    }
+}
+
+/// One side.
+pub(super) struct MemoryPort {
+    /// Number of flows; `None` where nothing comes in.
+    flows: Option<u32>,
+    random: Random,
+}
+
+impl MemoryPort {
+    /// Packets come in as fast as they are taken, of this many flows at random.
+    pub(super) fn receiving(flows: usize) -> Self {
+        let flows = u32::try_from(flows).expect("the flows of a benchmark are fewer than addresses");
+        MemoryPort { flows: Some(flows), random: Random::new(2) }
+    }
+
+    /// Nothing comes in.
+    pub(super) fn silent() -> Self {
+        MemoryPort { flows: None, random: Random::new(3) }
+    }
+}
+
+impl Port for MemoryPort {
+    type Frame = MemoryFrame;
+    type Frames = Frames;
+    type Statistics = ();
+
+    #[inline(always)]
+    fn receive(&mut self, frames: &mut Frames, burst: &mut Burst<MemoryFrame>, limit: usize) {
+        let Some(flows) = self.flows else { return };
+        for mut frame in frames.free.drain(..limit) {
+            let packet = &mut frame.0[..PACKET_BYTES];
+            packet.copy_from_slice(&TEMPLATE);
+            let flow = self.random.below(u64::from(flows)) as u32;
+            packet[SOURCE..SOURCE + 4].copy_from_slice(&(0x0a00_0000 | flow).to_be_bytes());
+            burst.push(frame);
+        }
+    }
+
+    fn transmit_room(&self) -> usize {
+        FRAMES
+    }
+
+    #[inline(always)]
+    fn transmit(&mut self, frames: &mut Frames, burst: &mut Burst<MemoryFrame>) {
+        frames.free.extend(burst.drain(..));
+    }
+
+    fn maintain(&mut self, _frames: &mut Frames) {}
+
+    fn release(frames: &mut Frames, frame: MemoryFrame) {
+        frames.free.push_back(frame);
+    }
+
+    #[inline(always)]
+    fn bytes_mut<'a>(_frames: &'a Frames, frame: &'a mut MemoryFrame) -> &'a mut [u8] {
+        &mut frame.0[..PACKET_BYTES]
+    }
+
+    fn wait(_ports: &mut [Self; 2], _timeout: Duration) {}
+
+    fn statistics(&self) {}
+
+    fn account(_ports: &[Self; 2], frames: &Frames, in_process: usize) -> FrameAccount {
+        FrameAccount {
+            total: FRAMES,
+            free: frames.free.len(),
+            receiving: [0; 2],
+            in_process,
+            transmitting: [0; 2],
+        }
+    }
+}

@@ -90,32 +90,40 @@ pub struct Bytes {
 }
 
 impl Counters {
-    /// Counts a packet that the gateway has decided on.
+    /// Counts packets that the gateway has decided on.
     #[inline(always)]
-    pub fn count(&mut self, packet: &Packet<'_>) {
-        let bytes = u64::from(packet.wire_bytes);
-        self.received += 1;
-        self.bytes.received += bytes;
-        match packet.verdict {
-            Verdict::Drop(DropReason::ExceedsMtu) => {
-                self.dropped.exceeds_mtu += 1;
-                return;
+    pub fn count(&mut self, packets: &[Packet<'_>]) {
+        // Summed in registers first: the counters themselves are written once a call.
+        let (mut long, mut untouched, mut dropped) = (0, 0, 0);
+        let mut bytes = Bytes::default();
+        for packet in packets {
+            let wire_bytes = u64::from(packet.wire_bytes);
+            bytes.received += wire_bytes;
+            if let Verdict::Drop(reason) = packet.verdict {
+                dropped += 1;
+                *self.dropped.of(reason) += 1;
+                continue;
             }
-            Verdict::Transmit(_) => {}
+            bytes.forwarded += wire_bytes;
+            match packet.outcome {
+                Outcome::Classified(Class::Short) => bytes.short += wire_bytes,
+                Outcome::Classified(Class::Long) => {
+                    long += 1;
+                    bytes.long += wire_bytes;
+                }
+                Outcome::Untouched(reason) => {
+                    untouched += 1;
+                    *self.untouched.of(reason) += 1;
+                }
+            }
         }
-        self.forwarded += 1;
-        self.bytes.forwarded += bytes;
-        match packet.outcome {
-            Outcome::Classified(Class::Short) => {
-                self.short += 1;
-                self.bytes.short += bytes;
-            }
-            Outcome::Classified(Class::Long) => {
-                self.long += 1;
-                self.bytes.long += bytes;
-            }
-            Outcome::Untouched(reason) => *self.untouched.of(reason) += 1,
-        }
+        let received = packets.len() as u64;
+        let forwarded = received - dropped;
+        self.received += received;
+        self.forwarded += forwarded;
+        self.short += forwarded - long - untouched;
+        self.long += long;
+        self.bytes.add(&bytes);
     }
 
     /// Takes over what the classifier counted.
@@ -147,10 +155,17 @@ impl Counters {
         self.untouched.add(untouched);
         self.dropped.exceeds_mtu += dropped.exceeds_mtu;
         self.flows.add(flows);
-        self.bytes.received += bytes.received;
-        self.bytes.forwarded += bytes.forwarded;
-        self.bytes.short += bytes.short;
-        self.bytes.long += bytes.long;
+        self.bytes.add(bytes);
+    }
+}
+
+impl Bytes {
+    #[inline(always)]
+    fn add(&mut self, other: &Bytes) {
+        self.received += other.received;
+        self.forwarded += other.forwarded;
+        self.short += other.short;
+        self.long += other.long;
     }
 }
 
@@ -184,6 +199,13 @@ impl Untouched {
 }
 
 impl Dropped {
+    #[inline(always)]
+    fn of(&mut self, reason: DropReason) -> &mut u64 {
+        match reason {
+            DropReason::ExceedsMtu => &mut self.exceeds_mtu,
+        }
+    }
+
     /// All of them.
     pub fn total(&self) -> u64 {
         self.exceeds_mtu

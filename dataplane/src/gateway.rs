@@ -13,17 +13,15 @@
 //!
 //! Accounts that always balance: received = forwarded + dropped; forwarded = short + long + untouched.
 
-use arrayvec::ArrayVec;
-
 use crate::batch::{Packet, PortId};
 use crate::counters::Counters;
-use crate::flow::classifier::{Capacity, Classifier, Policy, Rule, TcpPacket};
-use crate::flow::key::{DatagramKey, FlowKey};
+use crate::flow::classifier::{Capacity, Classifier, Policy, Rule};
+use crate::flow::key;
 use crate::flow::observer::Observer;
 use crate::flow::secret::Secret;
 use crate::lane::Lanes;
 use crate::verdict::{DropReason, Outcome, Untouched, Verdict};
-use crate::wire::frame::{self, Datagram, Transport};
+use crate::wire::frame::{Frame, Transport};
 use crate::wire::window::Unparsed;
 
 /// Packets that go through a stage together: enough to keep the memory busy, few enough for the cache.
@@ -40,21 +38,14 @@ pub struct Settings {
     pub frame_bytes_max: [Option<u32>; 2],
 }
 
-/// What the first stage found out.
-enum Parsed {
-    Tcp {
-        key: FlowKey,
-        hash: u64,
-        ip_offset: usize,
-        opens_connection: bool,
-        /// Set on the first of several fragments.
-        first_of: Option<Datagram>,
-    },
-    LaterFragment {
-        key: DatagramKey,
-        ip_offset: usize,
-    },
-    Untouched(Untouched),
+/// A packet between two stages.
+#[derive(Debug, Clone, Copy)]
+struct Staged {
+    /// Valid when there is no reason to leave the packet untouched.
+    frame: Frame,
+    hash: u64,
+    bucket: usize,
+    untouched: Option<Untouched>,
 }
 
 /// Classifier, lanes and counters of one worker.
@@ -63,6 +54,7 @@ pub struct Gateway {
     settings: Settings,
     classifier: Classifier,
     counters: Counters,
+    staged: Box<[Staged; STAGE_PACKETS]>,
     /// The latest time seen: time never runs backwards.
     now_ns: u64,
     swept_ns: u64,
@@ -75,6 +67,10 @@ impl Gateway {
             settings,
             classifier: Classifier::new(settings.rule, capacity, secret),
             counters: Counters::default(),
+            staged: Box::new(
+                [Staged { frame: Frame::default(), hash: 0, bucket: 0, untouched: None };
+                    STAGE_PACKETS],
+            ),
             now_ns: 0,
             swept_ns: 0,
         }
@@ -84,17 +80,10 @@ impl Gateway {
     /// earlier than one before it is handled at the time of that one.
     pub fn process<O: Observer>(&mut self, batch: &mut [Packet<'_>], observer: &mut O) {
         for packets in batch.chunks_mut(STAGE_PACKETS) {
-            let parsed: ArrayVec<Parsed, STAGE_PACKETS> =
-                packets.iter().map(|packet| self.parse(packet)).collect();
-            for (packet, parsed) in packets.iter_mut().zip(&parsed) {
-                self.now_ns = self.now_ns.max(packet.received_ns);
-                packet.outcome = self.look_up(packet, parsed, observer);
-                packet.verdict = self.route(packet);
-            }
-            for (packet, parsed) in packets.iter_mut().zip(&parsed) {
-                self.mark(packet, parsed);
-                self.counters.count(packet);
-            }
+            self.parse(packets);
+            self.look_up(packets, observer);
+            self.mark(packets);
+            self.counters.count(packets);
         }
     }
 
@@ -127,83 +116,71 @@ impl Gateway {
         counters
     }
 
-    #[inline(always)]
-    fn parse(&self, packet: &Packet<'_>) -> Parsed {
-        if packet.ingress == PortId::Wan || self.settings.rule.policy == Policy::None {
-            return Parsed::Untouched(Untouched::Unclassified);
-        }
-        let frame = match frame::parse(packet.bytes, packet.wire_bytes as usize) {
-            Ok(frame) => frame,
-            Err(reason) => return Parsed::Untouched(untouched(reason)),
-        };
-        let flow =
-            |source, destination| FlowKey::new(frame.vlans, &frame.addresses, source, destination);
-        match frame.transport {
-            Transport::Tcp(tcp, first_of) => {
-                let key = flow(tcp.source_port, tcp.destination_port);
-                Parsed::Tcp {
-                    hash: self.classifier.prepare(&key),
-                    key,
-                    ip_offset: frame.ip_offset,
-                    opens_connection: tcp.opens_connection,
-                    first_of,
-                }
+    /// Every bucket that the next stage will look into is on its way when this is done.
+    fn parse(&mut self, packets: &[Packet<'_>]) {
+        let nothing = self.settings.rule.policy == Policy::None;
+        for (packet, staged) in packets.iter().zip(self.staged.iter_mut()) {
+            if nothing || packet.ingress == PortId::Wan {
+                staged.untouched = Some(Untouched::Unclassified);
+                continue;
             }
-            Transport::LaterFragment(datagram) => Parsed::LaterFragment {
-                key: DatagramKey::of_datagram(&flow(0, 0), datagram),
-                ip_offset: frame.ip_offset,
-            },
-        }
-    }
-
-    #[inline(always)]
-    fn look_up<O: Observer>(
-        &mut self,
-        packet: &Packet<'_>,
-        parsed: &Parsed,
-        observer: &mut O,
-    ) -> Outcome {
-        match parsed {
-            Parsed::Tcp { key, hash, opens_connection, first_of, .. } => {
-                let tcp = TcpPacket {
-                    key,
-                    hash: *hash,
-                    opens_connection: *opens_connection,
-                    wire_bytes: packet.wire_bytes,
-                };
-                let class = self.classifier.classify(&tcp, self.now_ns, observer);
-                if let Some(datagram) = first_of {
-                    let datagram = DatagramKey::of_datagram(key, *datagram);
-                    self.classifier.remember_fragments(datagram, class);
-                }
-                Outcome::Classified(class)
+            let parsed = staged.frame.parse(packet.bytes, packet.wire_bytes as usize);
+            staged.untouched = parsed.err().map(untouched);
+            if staged.untouched.is_none() {
+                staged.hash = self.classifier.prepare(&staged.frame);
             }
-            Parsed::LaterFragment { key, .. } => match self.classifier.class_of_fragment(key) {
-                Some(class) => Outcome::Classified(class),
-                None => Outcome::Untouched(Untouched::Fragment),
-            },
-            Parsed::Untouched(reason) => Outcome::Untouched(*reason),
+        }
+        for staged in &mut self.staged[..packets.len()] {
+            if staged.untouched.is_none() {
+                staged.bucket = self.classifier.locate(&staged.frame, staged.hash);
+            }
         }
     }
 
-    #[inline(always)]
-    fn route(&self, packet: &Packet<'_>) -> Verdict {
-        let egress = packet.ingress.opposite();
-        match self.settings.frame_bytes_max[egress.index()] {
-            Some(limit) if packet.wire_bytes > limit => Verdict::Drop(DropReason::ExceedsMtu),
-            _ => Verdict::Transmit(egress),
+    fn look_up<O: Observer>(&mut self, packets: &mut [Packet<'_>], observer: &mut O) {
+        for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
+            self.now_ns = self.now_ns.max(packet.received_ns);
+            packet.outcome = match staged.untouched {
+                Some(reason) => Outcome::Untouched(reason),
+                None => classify(&mut self.classifier, staged, packet, self.now_ns, observer),
+            };
+            let egress = packet.ingress.opposite();
+            packet.verdict = match self.settings.frame_bytes_max[egress.index()] {
+                Some(limit) if packet.wire_bytes > limit => Verdict::Drop(DropReason::ExceedsMtu),
+                _ => Verdict::Transmit(egress),
+            };
         }
     }
 
-    #[inline(always)]
-    fn mark(&self, packet: &mut Packet<'_>, parsed: &Parsed) {
-        let Outcome::Classified(class) = packet.outcome else {
-            return;
+    fn mark(&mut self, packets: &mut [Packet<'_>]) {
+        for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
+            if let Outcome::Classified(class) = packet.outcome {
+                self.settings.lanes.of(class).apply(packet.bytes, staged.frame.ip_offset);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn classify<O: Observer>(
+    classifier: &mut Classifier,
+    staged: &Staged,
+    packet: &Packet<'_>,
+    now_ns: u64,
+    observer: &mut O,
+) -> Outcome {
+    let Staged { frame, hash, bucket, .. } = staged;
+    if frame.transport == Transport::LaterFragment {
+        return match classifier.class_of_fragment(&key::datagram_of(frame)) {
+            Some(class) => Outcome::Classified(class),
+            None => Outcome::Untouched(Untouched::Fragment),
         };
-        if let Parsed::Tcp { ip_offset, .. } | Parsed::LaterFragment { ip_offset, .. } = parsed {
-            self.settings.lanes.of(class).apply(packet.bytes, *ip_offset);
-        }
     }
+    let class = classifier.classify(frame, (*hash, *bucket), packet.wire_bytes, now_ns, observer);
+    if frame.transport == Transport::FirstFragment {
+        classifier.remember_fragments(key::datagram_of(frame), class);
+    }
+    Outcome::Classified(class)
 }
 
 fn untouched(reason: Unparsed) -> Untouched {

@@ -16,10 +16,11 @@
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, TryRecvError};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, Packet, PortId};
+use crate::batch::{Packet, PortId};
 use crate::clock::Clock;
 use crate::config::Poll;
 use crate::counters::Counters;
@@ -143,34 +144,34 @@ impl<P: Port> Worker<P> {
             return 0;
         }
         let packets = burst.len();
-        let verdicts = self.process(&mut burst, ingress, now_ns);
-        let mut outgoing: Burst<P::Frame> = Burst::new();
-        for (frame, verdict) in burst.into_iter().zip(verdicts) {
-            match verdict {
-                Verdict::Transmit(_) => outgoing.push(frame),
-                Verdict::Drop(_) => P::release(&mut self.frames, frame),
-            }
+        let drops = self.process(&mut burst, ingress, now_ns);
+        for position in drops.into_iter().rev() {
+            P::release(&mut self.frames, burst.remove(position));
         }
-        self.ports[egress.index()].transmit(&mut self.frames, &mut outgoing);
+        self.ports[egress.index()].transmit(&mut self.frames, &mut burst);
         packets
     }
 
+    /// Has the gateway decide; returns the positions of what it dropped.
     #[inline(always)]
     fn process(
         &mut self,
         burst: &mut Burst<P::Frame>,
         ingress: PortId,
         now_ns: u64,
-    ) -> Burst<Verdict> {
-        let mut batch: Batch<'_> = burst
+    ) -> ArrayVec<usize, BURST_MAX> {
+        let mut batch: ArrayVec<Packet<'_>, BURST_MAX> = burst
             .iter_mut()
             .map(|frame| Packet::new(P::bytes_mut(&self.frames, frame), ingress, now_ns))
             .collect();
         self.gateway.process(&mut batch, &mut Unobserved);
-        batch.iter().map(|packet| packet.verdict).collect()
+        let dropped = |packet: &Packet<'_>| matches!(packet.verdict, Verdict::Drop(_));
+        batch.iter().enumerate().filter(|(_, packet)| dropped(packet)).map(|(at, _)| at).collect()
     }
 
-    fn tick(&mut self, now_ns: u64) -> std::ops::ControlFlow<()> {
+    /// What is done now and then: ages flows, publishes a report, takes orders. Breaks when it is time to
+    /// stop.
+    pub fn tick(&mut self, now_ns: u64) -> std::ops::ControlFlow<()> {
         self.ticked_ns = now_ns;
         self.gateway.tick(now_ns);
         self.publish();
@@ -198,7 +199,8 @@ impl<P: Port> Worker<P> {
         }
     }
 
-    fn report(&mut self) -> WorkerReport<P::Statistics> {
+    /// What it has come to.
+    pub fn report(&mut self) -> WorkerReport<P::Statistics> {
         let frames = P::account(&self.ports, &self.frames, 0);
         debug_assert!(frames.balances(), "a frame is lost or doubled: {frames:?}");
         self.frames_balance &= frames.balances();

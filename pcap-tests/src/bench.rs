@@ -1,8 +1,8 @@
 //! How fast? Nanoseconds and instructions a packet, through the very loop of a worker, on ports in memory;
 //! beside it, in the same run, the floor that the machine's memory sets.
 //!
-//! * [`port`] is a port without a wire: 64-byte frames of random flows come in, what is sent is gone
-//! * [`floor`] touches one random cache line a packet, and does nothing else
+//! * `port` is a port without a wire: 64-byte frames of random flows come in, what is sent is gone
+//! * `floor` touches one random cache line a packet, and does nothing else
 //!
 //! One core, one worker. Each figure is the median of several rounds; the floor is measured between them, so
 //! that both see the same machine.

@@ -3,7 +3,7 @@
 //! * [`replay`] runs a capture through the gateway
 //! * [`lives`] lists every life of every flow
 //! * [`sweep`] compares thresholds
-//! * [`bench`] measures the way of a packet
+//! * [`mod@bench`] measures the way of a packet
 //! * [`model`] is the rule again, slow and obvious, to hold the gateway against
 //! * [`traffic`] makes random frames for that
 

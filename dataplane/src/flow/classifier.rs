@@ -12,6 +12,7 @@ use super::observer::{FlowPacket, Observer};
 use super::secret::Secret;
 use super::table::{Population, Table, Touched};
 use crate::verdict::Class;
+use crate::wire::frame::{Frame, Version};
 
 /// How flows become classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,44 +114,47 @@ impl Classifier {
         }
     }
 
-    /// Hashes a flow and asks the memory for its bucket.
+    /// Hashes the flow of a frame and asks the memory for its first bucket.
     #[inline(always)]
-    pub fn prepare(&self, key: &FlowKey) -> u64 {
-        match key {
-            FlowKey::V4(key) => {
-                let hash = self.ipv4.hash(key);
-                self.ipv4.prefetch(hash);
-                hash
-            }
-            FlowKey::V6(key) => {
-                let hash = self.ipv6.hash(key);
-                self.ipv6.prefetch(hash);
-                hash
-            }
+    pub fn prepare(&self, frame: &Frame) -> u64 {
+        match frame.version {
+            Version::V4 => self.ipv4.prefetch(Ipv4Key::of(frame)),
+            Version::V6 => self.ipv6.prefetch(Ipv6Key::of(frame)),
         }
     }
 
-    /// The class of a packet of a flow, which is counted. `hash` is what [`Classifier::prepare`] said.
+    /// Where the flow of a frame is, if it is anywhere, given its hash; asks the memory for it.
+    #[inline(always)]
+    pub fn locate(&self, frame: &Frame, hash: u64) -> usize {
+        match frame.version {
+            Version::V4 => self.ipv4.locate(Ipv4Key::of(frame), hash),
+            Version::V6 => self.ipv6.locate(Ipv6Key::of(frame), hash),
+        }
+    }
+
+    /// The class of a frame with a TCP header, which is counted as a packet of its flow. `hash` and `bucket`
+    /// are what [`Classifier::prepare`] and [`Classifier::locate`] said.
     #[inline(always)]
     pub fn classify<O: Observer>(
         &mut self,
-        packet: &TcpPacket<'_>,
+        frame: &Frame,
+        (hash, bucket): (u64, usize),
+        wire_bytes: u32,
         now_ns: u64,
         observer: &mut O,
     ) -> Class {
         let horizon_ns = self.horizon_ns(now_ns);
-        let restart = packet.opens_connection && self.rule.restart_on_syn;
-        let hash = packet.hash;
+        let restart = frame.opens_connection && self.rule.restart_on_syn;
         let (rule, promoted) = (&self.rule, &mut self.promoted);
-        let decided = match packet.key {
-            FlowKey::V4(key) => {
-                let touched = self.ipv4.touch(key, hash, now_ns, horizon_ns, restart);
-                touched.map(|touched| decide(rule, promoted, hash, touched))
-            }
-            FlowKey::V6(key) => {
-                let touched = self.ipv6.touch(key, hash, now_ns, horizon_ns, restart);
-                touched.map(|touched| decide(rule, promoted, hash, touched))
-            }
+        let decided = match frame.version {
+            Version::V4 => self
+                .ipv4
+                .touch(Ipv4Key::of(frame), hash, bucket, now_ns, horizon_ns, restart)
+                .map(|touched| decide(rule, promoted, hash, touched)),
+            Version::V6 => self
+                .ipv6
+                .touch(Ipv6Key::of(frame), hash, bucket, now_ns, horizon_ns, restart)
+                .map(|touched| decide(rule, promoted, hash, touched)),
         };
         let Some((class, begins)) = decided else {
             self.table_full += 1;
@@ -159,13 +163,11 @@ impl Classifier {
                 Policy::Split | Policy::None => Class::Short,
             };
         };
-        observer.packet(FlowPacket {
-            key: packet.key,
-            begins,
-            class,
-            wire_bytes: packet.wire_bytes,
-            handled_ns: now_ns,
-        });
+        let key = match frame.version {
+            Version::V4 => FlowKey::V4(Ipv4Key::of(frame)),
+            Version::V6 => FlowKey::V6(Ipv6Key::of(frame)),
+        };
+        observer.packet(FlowPacket { key: &key, begins, class, wire_bytes, handled_ns: now_ns });
         class
     }
 
@@ -194,19 +196,6 @@ impl Classifier {
     }
 }
 
-/// A TCP packet as the classifier needs it.
-#[derive(Debug, Clone, Copy)]
-pub struct TcpPacket<'a> {
-    /// Its flow.
-    pub key: &'a FlowKey,
-    /// What [`Classifier::prepare`] said of it.
-    pub hash: u64,
-    /// SYN without ACK.
-    pub opens_connection: bool,
-    /// Length of the frame on the wire, in bytes.
-    pub wire_bytes: u32,
-}
-
 #[inline(always)]
 fn decide<const W: usize>(
     rule: &Rule,
@@ -231,6 +220,3 @@ fn decide<const W: usize>(
 fn ecmp(hash: u64) -> Class {
     if hash & 1 == 0 { Class::Short } else { Class::Long }
 }
-
-// The two table widths are those of the two keys.
-const _: () = assert!(size_of::<Ipv4Key>() == 16 && size_of::<Ipv6Key>() == 48);

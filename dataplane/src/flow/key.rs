@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use crate::wire::ethernet::{TAGS_MAX, Vlans};
-use crate::wire::frame::{Addresses, Datagram};
+use crate::wire::frame::{Datagram, Frame, Version};
 
 /// A key of `W` 64-bit words. Equal keys mean the same thing; the words are in no meaningful order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,30 +37,29 @@ pub enum FlowKey {
     V6(Ipv6Key),
 }
 
-impl FlowKey {
-    /// The name of a flow.
+impl Ipv4Key {
+    /// The flow of an IPv4 frame.
     #[inline(always)]
-    pub fn new(
-        vlans: Vlans,
-        addresses: &Addresses,
-        source_port: u16,
-        destination_port: u16,
-    ) -> Self {
-        let ports_and_vlans = u64::from(source_port) << 48
-            | u64::from(destination_port) << 32
-            | u64::from(vlans.packed());
-        match addresses {
-            Addresses::V4 { source, destination } => {
-                FlowKey::V4(Key([ipv4_pair(source, destination), ports_and_vlans]))
-            }
-            Addresses::V6 { source, destination } => {
-                let [s0, s1] = ipv6_words(source);
-                let [d0, d1] = ipv6_words(destination);
-                FlowKey::V6(Key([s0, s1, d0, d1, ports_and_vlans, 0]))
-            }
-        }
+    pub fn of(frame: &Frame) -> Self {
+        Key([frame.addresses[0], ports_and_vlans(frame)])
     }
+}
 
+impl Ipv6Key {
+    /// The flow of an IPv6 frame.
+    #[inline(always)]
+    pub fn of(frame: &Frame) -> Self {
+        let [s0, s1, d0, d1] = frame.addresses;
+        Key([s0, s1, d0, d1, ports_and_vlans(frame), 0])
+    }
+}
+
+#[inline(always)]
+fn ports_and_vlans(frame: &Frame) -> u64 {
+    u64::from(frame.ports) << 32 | u64::from(frame.vlans.packed())
+}
+
+impl FlowKey {
     /// The name taken apart again.
     pub fn tuple(&self) -> FlowTuple {
         let (source, destination, ports_and_vlans) = match self {
@@ -104,36 +103,18 @@ pub struct FlowTuple {
 /// 2.3 and RFC 8200 section 4.5. The lowest bit of word 4 tells IPv4 and IPv6 apart.
 pub type DatagramKey = Key<6>;
 
-impl DatagramKey {
-    /// The name of a datagram that travels between the hosts, and on the VLANs, of `flow`.
-    pub fn of_datagram(flow: &FlowKey, datagram: Datagram) -> Self {
-        let protocol = u64::from(datagram.protocol) << 8;
-        let identification = u64::from(datagram.identification);
-        match flow {
-            FlowKey::V4(Key([pair, rest])) => {
-                Key([*pair, 0, 0, 0, vlans_alone(*rest) | protocol, identification])
-            }
-            FlowKey::V6(Key([s0, s1, d0, d1, rest, _])) => {
-                Key([*s0, *s1, *d0, *d1, vlans_alone(*rest) | protocol | 1, identification])
-            }
+/// The name of the datagram that a fragment belongs to.
+pub fn datagram_of(frame: &Frame) -> DatagramKey {
+    let Datagram { protocol, identification } = frame.datagram;
+    let vlans_and_protocol = u64::from(frame.vlans.packed()) << 16 | u64::from(protocol) << 8;
+    let identification = u64::from(identification);
+    match frame.version {
+        Version::V4 => Key([frame.addresses[0], 0, 0, 0, vlans_and_protocol, identification]),
+        Version::V6 => {
+            let [s0, s1, d0, d1] = frame.addresses;
+            Key([s0, s1, d0, d1, vlans_and_protocol | 1, identification])
         }
     }
-}
-
-/// The VLANs of a flow's ports and VLANs, moved up to leave the lowest 16 bits free.
-fn vlans_alone(ports_and_vlans: u64) -> u64 {
-    (ports_and_vlans & 0xffff_ffff) << 16
-}
-
-#[inline(always)]
-fn ipv4_pair(source: &[u8; 4], destination: &[u8; 4]) -> u64 {
-    u64::from(u32::from_be_bytes(*source)) << 32 | u64::from(u32::from_be_bytes(*destination))
-}
-
-#[inline(always)]
-fn ipv6_words(address: &[u8; 16]) -> [u64; 2] {
-    let whole = u128::from_be_bytes(*address);
-    [(whole >> 64) as u64, whole as u64]
 }
 
 #[cfg(test)]
@@ -142,19 +123,21 @@ mod tests {
 
     #[test]
     fn a_key_taken_apart_is_what_it_was_made_of() {
-        let vlans = Vlans::from_packed(2 << 24 | 7 << 12 | 4095);
-        let v4 = Addresses::V4 { source: [10, 0, 0, 255], destination: [192, 168, 1, 2] };
-        let tuple = FlowKey::new(vlans, &v4, 65535, 80).tuple();
+        let mut frame = Frame {
+            vlans: Vlans::from_packed(2 << 24 | 7 << 12 | 4095),
+            addresses: [0x0a00_00ff_c0a8_0102, 0, 0, 0],
+            ports: 0xffff_0050,
+            ..Frame::default()
+        };
+        let tuple = FlowKey::V4(Ipv4Key::of(&frame)).tuple();
         assert_eq!(tuple.vlans.as_slice(), [4095, 7]);
         assert_eq!(tuple.source.to_string(), "10.0.0.255");
         assert_eq!(tuple.destination.to_string(), "192.168.1.2");
         assert_eq!((tuple.source_port, tuple.destination_port), (65535, 80));
 
-        let mut source = [0; 16];
-        source[0] = 0xfd;
-        source[15] = 9;
-        let v6 = Addresses::V6 { source, destination: [0xff; 16] };
-        let tuple = FlowKey::new(Vlans::default(), &v6, 1, 2).tuple();
+        frame.vlans = Vlans::default();
+        frame.addresses = [0xfd << 56, 9, u64::MAX, u64::MAX];
+        let tuple = FlowKey::V6(Ipv6Key::of(&frame)).tuple();
         assert_eq!(tuple.source.to_string(), "fd00::9");
         assert_eq!(tuple.destination.to_string(), "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
         assert!(tuple.vlans.is_empty());

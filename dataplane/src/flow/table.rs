@@ -40,6 +40,18 @@ pub struct Entry<const W: usize> {
     occupied: bool,
 }
 
+impl<const W: usize> Entry<W> {
+    /// Word by word: a comparison as one memory range would wait for the key's words to be stored.
+    #[inline(always)]
+    fn is_of(&self, key: Key<W>) -> bool {
+        let mut difference = u64::from(!self.occupied);
+        for word in 0..W {
+            difference |= self.key.0[word] ^ key.0[word];
+        }
+        difference == 0
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 struct Bucket<const W: usize> {
@@ -56,9 +68,17 @@ impl<const W: usize> Bucket<W> {
             BUCKET_ENTRIES],
     };
 
+    // Either entry is as likely: compared without a branch between them.
     #[inline(always)]
-    fn find(&self, key: &Key<W>) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.key == *key && entry.occupied)
+    fn find(&self, key: Key<W>) -> Option<usize> {
+        let [first, second] = &self.entries;
+        let (is_first, is_second) = (first.is_of(key), second.is_of(key));
+        (is_first | is_second).then_some(usize::from(is_second))
+    }
+
+    #[inline(always)]
+    fn has(&self, key: Key<W>) -> bool {
+        self.entries[0].is_of(key) | self.entries[1].is_of(key)
     }
 
     #[inline(always)]
@@ -119,31 +139,40 @@ impl<const W: usize> Table<W> {
         self.population
     }
 
-    /// The hash by which [`Table::touch`] finds a key.
+    /// Asks the memory for the first bucket of a flow, some packets before it is touched; returns the hash by
+    /// which [`Table::touch`] finds it.
     #[inline(always)]
-    pub fn hash(&self, key: &Key<W>) -> u64 {
-        self.secret.hash(key)
+    pub fn prefetch(&self, key: Key<W>) -> u64 {
+        let hash = self.secret.hash(&key);
+        memory::prefetch(&self.buckets[self.first(hash)]);
+        hash
     }
 
-    /// Asks the memory for the first bucket of a flow, some packets before it is touched.
+    /// The bucket in which a flow is, if it is anywhere: its second, which the memory is asked for, when it is
+    /// not in its first. Without a branch: which of the two it is cannot be predicted.
     #[inline(always)]
-    pub fn prefetch(&self, hash: u64) {
-        memory::prefetch(&self.buckets[self.first(hash)]);
+    pub fn locate(&self, key: Key<W>, hash: u64) -> usize {
+        let first = self.first(hash);
+        let bucket = if self.buckets[first].has(key) { first } else { self.second(hash) };
+        memory::prefetch(&self.buckets[bucket]);
+        bucket
     }
 
     /// Counts a packet, handled at `now_ns`, for its flow: the one there is, or a new one when there is none,
     /// its last packet came before the horizon, or this packet is to `restart` it. `None` when the flow is
-    /// unknown and there is no room.
+    /// unknown and there is no room. `bucket` is what [`Table::locate`] said; it may be out of date.
     #[inline(always)]
     pub fn touch(
         &mut self,
-        key: &Key<W>,
+        key: Key<W>,
         hash: u64,
+        bucket: usize,
         now_ns: u64,
         horizon_ns: u64,
         restart: bool,
     ) -> Option<Touched<'_, W>> {
-        let Some(place) = self.find(key, hash) else {
+        let located = self.buckets[bucket].find(key).map(|slot| Place { bucket, slot });
+        let Some(place) = located.or_else(|| self.find(key, hash)) else {
             return self.begin(key, hash, now_ns, horizon_ns);
         };
         let entry = &mut self.buckets[place.bucket].entries[place.slot];
@@ -198,8 +227,8 @@ impl<const W: usize> Table<W> {
         if second == self.first(hash) { (second + 1) % self.buckets.len() } else { second }
     }
 
-    #[inline(always)]
-    fn find(&self, key: &Key<W>, hash: u64) -> Option<Place> {
+    #[cold]
+    fn find(&self, key: Key<W>, hash: u64) -> Option<Place> {
         let bucket = self.first(hash);
         if let Some(slot) = self.buckets[bucket].find(key) {
             return Some(Place { bucket, slot });
@@ -210,7 +239,7 @@ impl<const W: usize> Table<W> {
 
     fn begin(
         &mut self,
-        key: &Key<W>,
+        key: Key<W>,
         hash: u64,
         now_ns: u64,
         horizon_ns: u64,
@@ -227,7 +256,7 @@ impl<const W: usize> Table<W> {
         self.population.created += 1;
         self.population.expired += u64::from(entry.occupied);
         self.population.occupied += u64::from(!entry.occupied);
-        *entry = Entry { key: *key, last_ns: now_ns, packets: 1, long: false, occupied: true };
+        *entry = Entry { key, last_ns: now_ns, packets: 1, long: false, occupied: true };
         Some(Touched { entry, begins: true })
     }
 
@@ -296,10 +325,11 @@ mod tests {
 
     fn touch(table: &mut Table<2>, number: u64, now_ns: u64) -> Option<(u32, bool)> {
         let key = Key([number, 7]);
-        let hash = table.hash(&key);
+        let hash = table.prefetch(key);
+        let bucket = table.locate(key, hash);
         let horizon_ns = now_ns.saturating_sub(IDLE_NS);
         table
-            .touch(&key, hash, now_ns, horizon_ns, false)
+            .touch(key, hash, bucket, now_ns, horizon_ns, false)
             .map(|touched| (touched.entry.packets, touched.begins))
     }
 

@@ -4,27 +4,30 @@ use super::ethernet::{self, Vlans};
 use super::window::{Unparsed, Window};
 use super::{ipv4, ipv6, tcp};
 
-/// Source and destination address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Addresses {
-    /// Of an IPv4 packet.
-    V4 {
-        /// Source address.
-        source: [u8; 4],
-        /// Destination address.
-        destination: [u8; 4],
-    },
-    /// Of an IPv6 packet.
-    V6 {
-        /// Source address.
-        source: [u8; 16],
-        /// Destination address.
-        destination: [u8; 16],
-    },
+/// Version of the Internet Protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What follows the IP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// A TCP header.
+    #[default]
+    Tcp,
+    /// A TCP header, and the first of several fragments.
+    FirstFragment,
+    /// A later fragment, which shows no TCP header.
+    LaterFragment,
 }
 
 /// Which datagram a fragment belongs to, beside its addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Datagram {
     /// IPv4: the protocol. IPv6: the fragment header's next header.
     pub protocol: u8,
@@ -32,83 +35,103 @@ pub struct Datagram {
     pub identification: u32,
 }
 
-/// What follows the IP header of a frame that can be classified.
-#[derive(Debug, Clone, Copy)]
-pub enum Transport {
-    /// A TCP header, with the datagram it opens when it is the first of several fragments.
-    Tcp(tcp::Header, Option<Datagram>),
-    /// A later fragment, which shows no TCP header.
-    LaterFragment(Datagram),
-}
-
-/// A frame that can be classified.
-#[derive(Debug, Clone, Copy)]
+/// A frame that can be classified. It is filled in place and used again: numbers as they stand in the
+/// headers, and nothing is cleared that nobody will read.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Frame {
     /// Its VLAN tags.
     pub vlans: Vlans,
     /// Where its IP header starts.
     pub ip_offset: usize,
-    /// Its IP addresses.
-    pub addresses: Addresses,
+    /// Which IP header that is.
+    pub version: Version,
+    /// IPv4: source (32 bits) and destination (32) in the first word. IPv6: source (two words) and
+    /// destination (two).
+    pub addresses: [u64; 4],
     /// What its IP header carries.
     pub transport: Transport,
+    /// Source port (16 bits) and destination port (16); not of a later fragment.
+    pub ports: u32,
+    /// SYN without ACK; not of a later fragment.
+    pub opens_connection: bool,
+    /// Of a fragment alone.
+    pub datagram: Datagram,
 }
 
-/// Walks a frame. From the outside in, each header is checked before the next is looked at, so a frame that
-/// is wrong in two ways is known by the outer one.
-#[inline(always)]
-pub fn parse(bytes: &[u8], wire_bytes: usize) -> Result<Frame, Unparsed> {
-    let window = Window::new(bytes, wire_bytes);
-    let payload = ethernet::walk(&window)?;
-    let (addresses, transport) = match payload.ether_type {
-        ethernet::IPV4 => parse_ipv4(&window, payload.offset)?,
-        ethernet::IPV6 => parse_ipv6(&window, payload.offset)?,
-        _ => return Err(Unparsed::NonIp),
-    };
-    Ok(Frame { vlans: payload.vlans, ip_offset: payload.offset, addresses, transport })
-}
-
-#[inline(always)]
-fn parse_ipv4(window: &Window, offset: usize) -> Result<(Addresses, Transport), Unparsed> {
-    let header = ipv4::parse(window, offset)?;
-    if header.protocol != tcp::PROTOCOL {
-        return Err(Unparsed::NonTcp);
+impl Frame {
+    /// Walks a frame. From the outside in, each header is checked before the next is looked at, so a frame
+    /// that is wrong in two ways is known by the outer one.
+    #[inline(always)]
+    pub fn parse(&mut self, bytes: &[u8], wire_bytes: usize) -> Result<(), Unparsed> {
+        let window = Window::new(bytes, wire_bytes);
+        let payload = ethernet::walk(&window)?;
+        self.vlans = payload.vlans;
+        self.ip_offset = payload.offset;
+        match payload.ether_type {
+            ethernet::IPV4 => self.parse_ipv4(&window),
+            ethernet::IPV6 => self.parse_ipv6(&window),
+            _ => Err(Unparsed::NonIp),
+        }
     }
-    let datagram =
-        Datagram { protocol: header.protocol, identification: u32::from(header.identification) };
-    let transport = if header.later_fragment {
-        Transport::LaterFragment(datagram)
-    } else {
-        let tcp = tcp::parse(window, header.payload_offset, header.payload_end)?;
-        Transport::Tcp(tcp, header.more_fragments.then_some(datagram))
-    };
-    let addresses = Addresses::V4 { source: header.source, destination: header.destination };
-    Ok((addresses, transport))
-}
 
-#[inline(always)]
-fn parse_ipv6(window: &Window, offset: usize) -> Result<(Addresses, Transport), Unparsed> {
-    let header = ipv6::parse(window, offset)?;
-    let datagram = header.fragment.map(|fragment| Datagram {
-        protocol: fragment.next_header,
-        identification: fragment.identification,
-    });
-    let transport = match datagram {
-        Some(datagram) if header.later_fragment => {
+    #[inline(always)]
+    fn parse_ipv4(&mut self, window: &Window) -> Result<(), Unparsed> {
+        let header = ipv4::parse(window, self.ip_offset)?;
+        if header.protocol != tcp::PROTOCOL {
+            return Err(Unparsed::NonTcp);
+        }
+        self.version = Version::V4;
+        self.addresses[0] = header.addresses;
+        if header.more_fragments || header.later_fragment {
+            self.datagram = Datagram {
+                protocol: header.protocol,
+                identification: u32::from(header.identification),
+            };
+        }
+        if header.later_fragment {
+            self.transport = Transport::LaterFragment;
+            return Ok(());
+        }
+        self.parse_tcp(window, header.payload_offset, header.payload_end, header.more_fragments)
+    }
+
+    // Not inlined: a long walk that would only keep IPv4's short one out of registers.
+    #[inline(never)]
+    fn parse_ipv6(&mut self, window: &Window) -> Result<(), Unparsed> {
+        let header = ipv6::parse(window, self.ip_offset)?;
+        self.version = Version::V6;
+        self.addresses = header.addresses;
+        if let Some(ipv6::Fragment { identification, next_header }) = header.fragment {
+            self.datagram = Datagram { protocol: next_header, identification };
+        }
+        let is_tcp = header.protocol == tcp::PROTOCOL;
+        if header.later_fragment {
             // Behind an extension header the fragment may be of a TCP datagram; behind UDP it cannot.
-            if header.protocol != tcp::PROTOCOL && !ipv6::is_walked(header.protocol) {
+            if !is_tcp && !ipv6::is_walked(header.protocol) {
                 return Err(Unparsed::NonTcp);
             }
-            Transport::LaterFragment(datagram)
+            self.transport = Transport::LaterFragment;
+            return Ok(());
         }
-        _ => {
-            if header.protocol != tcp::PROTOCOL {
-                return Err(Unparsed::NonTcp);
-            }
-            let tcp = tcp::parse(window, header.payload_offset, header.payload_end)?;
-            Transport::Tcp(tcp, datagram)
+        if !is_tcp {
+            return Err(Unparsed::NonTcp);
         }
-    };
-    let addresses = Addresses::V6 { source: header.source, destination: header.destination };
-    Ok((addresses, transport))
+        let is_first = header.fragment.is_some();
+        self.parse_tcp(window, header.payload_offset, header.payload_end, is_first)
+    }
+
+    #[inline(always)]
+    fn parse_tcp(
+        &mut self,
+        window: &Window,
+        offset: usize,
+        payload_end: usize,
+        is_first_fragment: bool,
+    ) -> Result<(), Unparsed> {
+        let header = tcp::parse(window, offset, payload_end)?;
+        self.transport = if is_first_fragment { Transport::FirstFragment } else { Transport::Tcp };
+        self.ports = header.ports;
+        self.opens_connection = header.opens_connection;
+        Ok(())
+    }
 }

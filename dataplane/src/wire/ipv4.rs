@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791).
 
-use super::window::{Unparsed, Window, u16_at};
+use super::window::{Unparsed, Window, u16_at, u64_at};
 
 /// Bytes of a header without options.
 pub const HEADER_BYTES: usize = 20;
@@ -11,10 +11,8 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// What a valid IPv4 header says.
 #[derive(Debug, Clone, Copy)]
 pub struct Header {
-    /// Source address.
-    pub source: [u8; 4],
-    /// Destination address.
-    pub destination: [u8; 4],
+    /// Source address (32 bits) and destination address (32), as they stand in the header.
+    pub addresses: u64,
     /// Protocol of the payload.
     pub protocol: u8,
     /// Which datagram a fragment belongs to.
@@ -44,8 +42,7 @@ pub fn parse(window: &Window, offset: usize) -> Result<Header, Unparsed> {
     }
     let fragment = u16_at(header, 6);
     Ok(Header {
-        source: [header[12], header[13], header[14], header[15]],
-        destination: [header[16], header[17], header[18], header[19]],
+        addresses: u64_at(header, 12),
         protocol: header[9],
         identification: u16_at(header, 4),
         more_fragments: fragment & MORE_FRAGMENTS != 0,

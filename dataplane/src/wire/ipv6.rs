@@ -1,6 +1,6 @@
 //! IPv6 and the extension headers in front of TCP (RFC 8200).
 
-use super::window::{Unparsed, Window, u16_at};
+use super::window::{Unparsed, Window, u16_at, u32_at, u64_at};
 
 /// Bytes of the fixed header.
 pub const HEADER_BYTES: usize = 40;
@@ -27,10 +27,8 @@ pub struct Fragment {
 /// What a valid IPv6 header and its extension headers say.
 #[derive(Debug, Clone, Copy)]
 pub struct Header {
-    /// Source address.
-    pub source: [u8; 16],
-    /// Destination address.
-    pub destination: [u8; 16],
+    /// Source address (two words) and destination address (two), as they stand in the header.
+    pub addresses: [u64; 4],
     /// The first header that is not walked: the payload's protocol.
     pub protocol: u8,
     /// Set on a fragment, the first or a later one.
@@ -61,8 +59,7 @@ pub fn parse(window: &Window, offset: usize) -> Result<Header, Unparsed> {
         return Err(Unparsed::Malformed);
     }
     let mut header = Header {
-        source: *fixed[8..].first_chunk().expect("32 of 40 bytes follow"),
-        destination: *fixed[24..].first_chunk().expect("16 of 40 bytes follow"),
+        addresses: [8, 16, 24, 32].map(|at| u64_at(fixed, at)),
         protocol: fixed[6],
         fragment: None,
         later_fragment: false,
@@ -88,9 +85,7 @@ fn walk_one(window: &Window, header: &mut Header) -> Result<(), Unparsed> {
         let offset_and_more = u16_at(extension, 2);
         header.later_fragment = offset_and_more & FRAGMENT_OFFSET != 0;
         if header.later_fragment || offset_and_more & MORE_FRAGMENTS != 0 {
-            let identification = [extension[4], extension[5], extension[6], extension[7]];
-            header.fragment =
-                Some(Fragment { identification: u32::from_be_bytes(identification), next_header });
+            header.fragment = Some(Fragment { identification: u32_at(extension, 4), next_header });
         }
         8
     } else {

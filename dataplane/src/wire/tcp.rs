@@ -1,6 +1,6 @@
 //! TCP (RFC 9293 section 3.1).
 
-use super::window::{Unparsed, Window, u16_at};
+use super::window::{Unparsed, Window, u32_at};
 
 /// The number of TCP in the IPv4 protocol and IPv6 next-header fields.
 pub const PROTOCOL: u8 = 6;
@@ -13,10 +13,8 @@ const ACK: u8 = 0x10;
 /// What a valid TCP header says.
 #[derive(Debug, Clone, Copy)]
 pub struct Header {
-    /// Source port.
-    pub source_port: u16,
-    /// Destination port.
-    pub destination_port: u16,
+    /// Source port (16 bits) and destination port (16), as they stand in the header.
+    pub ports: u32,
     /// SYN without ACK: the first segment of a connection.
     pub opens_connection: bool,
 }
@@ -30,9 +28,5 @@ pub fn parse(window: &Window, offset: usize, payload_end: usize) -> Result<Heade
     if header_bytes < HEADER_BYTES || offset + header_bytes > payload_end {
         return Err(Unparsed::Malformed);
     }
-    Ok(Header {
-        source_port: u16_at(header, 0),
-        destination_port: u16_at(header, 2),
-        opens_connection: header[13] & (SYN | ACK) == SYN,
-    })
+    Ok(Header { ports: u32_at(header, 0), opens_connection: header[13] & (SYN | ACK) == SYN })
 }

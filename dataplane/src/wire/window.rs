@@ -51,3 +51,19 @@ impl<'a> Window<'a> {
 pub(super) fn u16_at<const N: usize>(header: &[u8; N], offset: usize) -> u16 {
     u16::from_be_bytes([header[offset], header[offset + 1]])
 }
+
+/// The 64 bits at `offset` of a header, in network byte order.
+#[inline(always)]
+pub(super) fn u64_at<const N: usize>(header: &[u8; N], offset: usize) -> u64 {
+    u64::from_be_bytes(
+        *header[offset..].first_chunk().expect("headers are read inside their length"),
+    )
+}
+
+/// The 32 bits at `offset` of a header, in network byte order.
+#[inline(always)]
+pub(super) fn u32_at<const N: usize>(header: &[u8; N], offset: usize) -> u32 {
+    u32::from_be_bytes(
+        *header[offset..].first_chunk().expect("headers are read inside their length"),
+    )
+}

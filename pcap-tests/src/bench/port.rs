@@ -58,7 +58,8 @@ pub(super) struct MemoryPort {
 impl MemoryPort {
     /// Packets come in as fast as they are taken, of this many flows at random.
     pub(super) fn receiving(flows: usize) -> Self {
-        let flows = u32::try_from(flows).expect("the flows of a benchmark are fewer than addresses");
+        let flows =
+            u32::try_from(flows).expect("the flows of a benchmark are fewer than addresses");
         MemoryPort { flows: Some(flows), random: Random::new(2) }
     }
 

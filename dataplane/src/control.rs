@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +37,8 @@ pub enum Answer {
 }
 
 /// A longer request is no request.
-const REQUEST_BYTES_MAX: u64 = 4096;
-/// How long the daemon waits for a client.
+const REQUEST_BYTES_MAX: usize = 4096;
+/// How long the daemon waits for a client's whole request, and then for it to take the answer.
 const CLIENT_WAIT_MAX: Duration = Duration::from_millis(200);
 /// How long a client waits for the daemon.
 const DAEMON_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -111,15 +111,32 @@ fn is_abandoned(path: &Path) -> io::Result<bool> {
 
 fn answer_one(stream: UnixStream, status: impl FnOnce() -> Status) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(CLIENT_WAIT_MAX))?;
     stream.set_write_timeout(Some(CLIENT_WAIT_MAX))?;
-    let mut line = String::new();
-    BufReader::new(&stream).take(REQUEST_BYTES_MAX).read_line(&mut line)?;
-    let answer = match serde_json::from_str(&line) {
+    let line = read_line(&stream, Instant::now() + CLIENT_WAIT_MAX)?;
+    let answer = match serde_json::from_slice(&line) {
         Ok(Request::Status) => Answer::Status(Box::new(status())),
         Err(error) => Answer::Error { message: format!("not a request: {error}") },
     };
     write_line(&stream, &answer)
+}
+
+/// A line, or what there is of it when the client ends or the line gets too long. The deadline is for all of
+/// it: a client that writes letter by letter holds nobody up.
+fn read_line(mut stream: &UnixStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut part = [0; 512];
+    while !line.contains(&b'\n') && line.len() < REQUEST_BYTES_MAX {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut part)? {
+            0 => break,
+            count => line.extend_from_slice(&part[..count]),
+        }
+    }
+    Ok(line)
 }
 
 fn write_line(mut stream: &UnixStream, message: &impl Serialize) -> io::Result<()> {

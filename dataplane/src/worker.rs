@@ -80,7 +80,7 @@ pub struct Worker<P: Port> {
 }
 
 impl<P: Port> Worker<P> {
-    /// Ready to run.
+    /// Ready to run, and its first report published.
     pub fn new(
         ports: [P; 2],
         frames: P::Frames,
@@ -89,7 +89,7 @@ impl<P: Port> Worker<P> {
         orders: Receiver<Order>,
         published: Published<P::Statistics>,
     ) -> Self {
-        Worker {
+        let mut worker = Worker {
             ports,
             frames,
             gateway,
@@ -100,7 +100,10 @@ impl<P: Port> Worker<P> {
             ticked_ns: 0,
             frames_balance: true,
             reloads: 0,
-        }
+        };
+        // Whoever asks before the first tick gets an answer too.
+        worker.publish();
+        worker
     }
 
     /// Forwards packets until it is told to stop, or nobody is left to tell it.

@@ -1,0 +1,41 @@
+//! The gateway program on real packets: `lanesplitd` runs in a network namespace between two hosts
+//! with the kernel's own TCP, and programs that know nothing of it say whether it does what it claims.
+//!
+//! * [`site`] three namespaces, a folder, and nothing left behind
+//! * [`daemon`] the program: started, asked, held to its accounts
+//! * [`traffic`], [`web`], [`vlan`] what is sent
+//! * [`sniffer`] what was seen on the cables
+//!
+//! and the claims:
+//!
+//! * [`tcp`] files arrive as they were sent
+//! * [`marking`] each packet has the DSCP that the rule gives it
+//! * [`reload`] a new configuration costs no packet
+//! * [`stop`], [`fail_open`] the end, wished for or not, costs next to none
+//! * [`status`] what it says of itself, whoever asks
+//! * [`modes`] the ways to attach, copy and wait
+//! * [`odd_frames`] frames it cannot carry, or does not understand
+//! * [`queues`] two workers
+//! * [`refusals`] what it will not start with
+
+#![allow(unreachable_pub, reason = "a test has no users")]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod daemon;
+mod fail_open;
+mod marking;
+mod modes;
+mod odd_frames;
+mod queues;
+mod refusals;
+mod reload;
+mod site;
+mod sniffer;
+mod status;
+mod stop;
+mod tcp;
+mod traffic;
+mod vlan;
+mod web;

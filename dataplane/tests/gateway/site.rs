@@ -1,0 +1,200 @@
+//! Where a gateway is tested: a datacenter's host, the gateway and a host across the WAN, a folder for
+//! the test's files, and the account that every test ends with.
+//!
+//! ```text
+//!     datacenter                 gateway                  far host
+//!     eth0 --------------- lan |         | wan --------------- eth0
+//!     10.0.0.1             lanesplitd, and                 10.0.0.2
+//!     fd00::1              in some tests a bridge           fd00::2
+//! ```
+//!
+//! The laboratory calls the datacenter's host `client` and the far one `server`; here the datacenter
+//! mostly serves, because only what goes from LAN to WAN is classified.
+//!
+//! **Invariants.** One site at a time: there are two cores. When a test ends well, none of its
+//! processes, namespaces, files and programs is left; when it fails, what can be removed is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::lab::{Lab, Line, Namespace, wait_for};
+use crate::vlan::Vlan;
+
+/// Longest wait for anything. Nothing here takes a tenth of it; it only ends what hangs.
+pub const BOUND: Duration = Duration::from_secs(20);
+
+/// A line of three namespaces and a folder.
+pub struct Site {
+    /// The namespaces.
+    pub line: Line,
+    /// For the test's files. Everybody may look into it.
+    pub folder: Folder,
+}
+
+/// Runs a test on a site of its own, and sees to it that nothing is left of it.
+pub fn on_site(test: impl FnOnce(&Site)) {
+    run_on(Line::new, test);
+}
+
+/// The same with two queues on every cable's end.
+pub fn on_site_with_two_queues(test: impl FnOnce(&Site)) {
+    run_on(line_with_two_queues, test);
+}
+
+fn run_on(line: impl FnOnce(&Lab) -> Line, test: impl FnOnce(&Site)) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(lab) = Lab::new() else { return };
+    let site = Site { line: line(&lab), folder: Folder::new() };
+    test(&site);
+    site.close();
+}
+
+impl Site {
+    /// The host on the LAN side.
+    pub fn datacenter(&self) -> &Namespace {
+        &self.line.client
+    }
+
+    /// The host on the WAN side.
+    pub fn far_host(&self) -> &Namespace {
+        &self.line.server
+    }
+
+    /// Where the gateway runs.
+    pub fn gateway(&self) -> &Namespace {
+        &self.line.gateway
+    }
+
+    /// Puts the gateway's ports on a bridge, as an operator does who wants traffic to go on without
+    /// the gateway. The bridge sends nothing of its own: no spanning tree, no addresses, no
+    /// multicast queries; and a new port forwards at once.
+    pub fn bridge(&self) {
+        let gateway = self.gateway();
+        for scope in ["all", "default"] {
+            let setting = format!("net.ipv6.conf.{scope}.disable_ipv6=1");
+            gateway.run(&["sysctl", "-q", "-w", &setting]);
+        }
+        let add =
+            "ip link add name bridge0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0";
+        gateway.run(&words(add));
+        for port in ["lan", "wan"] {
+            gateway.run(&words(&format!("ip link set dev {port} master bridge0")));
+        }
+        gateway.run(&words("ip link set dev bridge0 up"));
+        wait_for("the bridge to forward", BOUND, || self.line.answers());
+    }
+
+    /// Joins the two hosts by VLAN 7 too: 10.7.0.1 and fd07::1 in the datacenter, 10.7.0.2 and
+    /// fd07::2 far away.
+    pub fn add_vlan(&self) -> [Vlan; 2] {
+        [Vlan::join(self.datacenter(), 1), Vlan::join(self.far_host(), 2)]
+    }
+
+    /// Waits until no TCP connection on either host has anything more to send.
+    pub fn wait_for_silence(&self) {
+        let open = |host: &Namespace| host.run(&words("ss -Htn state connected exclude time-wait"));
+        wait_for("all connections to end", BOUND, || {
+            open(self.datacenter()).is_empty() && open(self.far_host()).is_empty()
+        });
+    }
+
+    /// Whether an XDP program, whosever it is, sits on one of the gateway's ports.
+    pub fn has_programs(&self) -> bool {
+        let on = |port| {
+            self.gateway().run(&["ip", "-d", "link", "show", "dev", port]).contains("prog/xdp")
+        };
+        on("lan") || on("wan")
+    }
+
+    /// Nothing may be left: no process in the namespaces, then no namespace and no file.
+    fn close(self) {
+        let Site { line, folder } = self;
+        let names = [&line.client, &line.gateway, &line.server].map(|one| one.name().to_owned());
+        for name in &names {
+            let left = output(&["ip", "netns", "pids", name]);
+            assert!(left.is_empty(), "still running in {name}: {left}");
+        }
+        let path = folder.path().to_owned();
+        drop((line, folder));
+        let left = output(&["ip", "netns", "list"]);
+        assert!(!names.iter().any(|name| left.contains(name.as_str())), "still there: {left}");
+        assert!(!path.exists(), "{} is still there", path.display());
+    }
+}
+
+/// The words of a command without spaces in any of them.
+pub fn words(command: &str) -> Vec<&str> {
+    command.split_whitespace().collect()
+}
+
+fn output(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output().expect("it is installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The laboratory's line with its two cables exchanged for such with two queues at each end.
+fn line_with_two_queues(lab: &Lab) -> Line {
+    let line = Line::new(lab);
+    for (host, port, number) in [(&line.client, "lan", 1), (&line.server, "wan", 2)] {
+        host.run(&words("ip link delete dev eth0"));
+        let queues = "numrxqueues 2 numtxqueues 2";
+        let gateway = line.gateway.name();
+        let add = format!(
+            "ip link add name eth0 {queues} type veth peer name {port} netns {gateway} {queues}"
+        );
+        host.run(&words(&add));
+        for (namespace, interface) in [(host, "eth0"), (&line.gateway, port)] {
+            let off = "tx off tso off gso off gro off sg off txvlan off rxvlan off";
+            namespace.run(&words(&format!("ethtool -K {interface} {off}")));
+            namespace.run(&words(&format!("ethtool -L {interface} rx 2 tx 2")));
+            namespace.run(&words(&format!("ip link set dev {interface} up")));
+        }
+        // A flow's queue is a hash that the host must not think over.
+        host.run(&words("sysctl -q -w net.core.txrehash=0"));
+        host.address("eth0", &format!("10.0.0.{number}/24"));
+        host.address("eth0", &format!("fd00::{number}/64"));
+    }
+    line
+}
+
+/// A folder for files, removed when this is dropped.
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("lanesplit-gateway-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a temporary folder can be made");
+        Folder { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A path as the text that a command line wants.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("the paths of tests are text")
+}

@@ -16,6 +16,8 @@
 //! Invariant: an entry last seen before the *horizon* has ended, and counts as free, whether it was swept or
 //! not. So a look-up never depends on when the sweep came by.
 
+use std::hint::select_unpredictable;
+
 use arrayvec::ArrayVec;
 
 use super::key::Key;
@@ -30,6 +32,7 @@ const STEPS_MAX: usize = 12;
 /// What is known of one flow.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<const W: usize> {
+    /// [`Entry::FREE`]'s when it is free.
     key: Key<W>,
     /// When its last packet was handled, in nanoseconds.
     last_ns: u64,
@@ -37,18 +40,26 @@ pub struct Entry<const W: usize> {
     pub packets: u32,
     /// Whether it is in the long lane.
     pub long: bool,
-    occupied: bool,
 }
 
 impl<const W: usize> Entry<W> {
-    /// Word by word: a comparison as one memory range would wait for the key's words to be stored.
+    /// No flow has this key: the last word of either kind has bits that are never set.
+    const FREE: Self = Entry { key: Key([u64::MAX; W]), last_ns: 0, packets: 0, long: false };
+
     #[inline(always)]
-    fn is_of(&self, key: Key<W>) -> bool {
-        let mut difference = u64::from(!self.occupied);
+    fn is_free(&self) -> bool {
+        self.key.0[W - 1] == u64::MAX
+    }
+
+    /// Zero when this is the flow of the key. Word by word: a comparison as one range of memory would wait
+    /// for the key's words to be stored.
+    #[inline(always)]
+    fn difference(&self, key: Key<W>) -> u64 {
+        let mut difference = 0;
         for word in 0..W {
             difference |= self.key.0[word] ^ key.0[word];
         }
-        difference == 0
+        difference
     }
 }
 
@@ -63,27 +74,27 @@ const _: () = assert!(size_of::<Bucket<2>>() == 64);
 const _: () = assert!(size_of::<Bucket<6>>() == 128);
 
 impl<const W: usize> Bucket<W> {
-    const EMPTY: Self = Bucket {
-        entries: [Entry { key: Key([0; W]), last_ns: 0, packets: 0, long: false, occupied: false };
-            BUCKET_ENTRIES],
-    };
-
-    // Either entry is as likely: compared without a branch between them.
-    #[inline(always)]
-    fn find(&self, key: Key<W>) -> Option<usize> {
-        let [first, second] = &self.entries;
-        let (is_first, is_second) = (first.is_of(key), second.is_of(key));
-        (is_first | is_second).then_some(usize::from(is_second))
-    }
+    // Either entry is as likely, so nothing here branches on which of the two it is.
 
     #[inline(always)]
     fn has(&self, key: Key<W>) -> bool {
-        self.entries[0].is_of(key) | self.entries[1].is_of(key)
+        let [first, second] = self.differences(key);
+        first.min(second) == 0
     }
 
     #[inline(always)]
+    fn find(&self, key: Key<W>) -> Option<usize> {
+        let [first, second] = self.differences(key);
+        (first.min(second) == 0).then_some(usize::from(second == 0))
+    }
+
+    #[inline(always)]
+    fn differences(&self, key: Key<W>) -> [u64; BUCKET_ENTRIES] {
+        self.entries.each_ref().map(|entry| entry.difference(key))
+    }
+
     fn free(&self, horizon_ns: u64) -> Option<usize> {
-        self.entries.iter().position(|entry| !entry.occupied || entry.last_ns < horizon_ns)
+        self.entries.iter().position(|entry| entry.is_free() || entry.last_ns < horizon_ns)
     }
 }
 
@@ -130,7 +141,9 @@ impl<const W: usize> Table<W> {
     pub fn new(flows_max: usize, secret: Secret) -> Self {
         // Two buckets at least, so that every flow has a choice.
         assert!(flows_max < 1 << 32);
-        let buckets = memory::vec_on_huge_pages(flows_max.max(2), || Bucket::EMPTY);
+        let buckets = memory::vec_on_huge_pages(flows_max.max(2), || Bucket {
+            entries: [Entry::FREE; BUCKET_ENTRIES],
+        });
         Table { buckets, secret, swept: 0, population: Population::default() }
     }
 
@@ -152,8 +165,8 @@ impl<const W: usize> Table<W> {
     /// not in its first. Without a branch: which of the two it is cannot be predicted.
     #[inline(always)]
     pub fn locate(&self, key: Key<W>, hash: u64) -> usize {
-        let first = self.first(hash);
-        let bucket = if self.buckets[first].has(key) { first } else { self.second(hash) };
+        let (first, second) = (self.first(hash), self.second(hash));
+        let bucket = select_unpredictable(self.buckets[first].has(key), first, second);
         memory::prefetch(&self.buckets[bucket]);
         bucket
     }
@@ -178,7 +191,7 @@ impl<const W: usize> Table<W> {
         let entry = &mut self.buckets[place.bucket].entries[place.slot];
         if entry.last_ns < horizon_ns {
             // As if it had been swept already, so that the new life takes the place it would take then.
-            entry.occupied = false;
+            *entry = Entry::FREE;
             self.population.occupied -= 1;
             self.population.expired += 1;
             return self.begin(key, hash, now_ns, horizon_ns);
@@ -201,8 +214,8 @@ impl<const W: usize> Table<W> {
     pub fn sweep(&mut self, horizon_ns: u64, buckets: usize) {
         for _ in 0..buckets.min(self.buckets.len()) {
             for entry in &mut self.buckets[self.swept].entries {
-                if entry.occupied && entry.last_ns < horizon_ns {
-                    entry.occupied = false;
+                if !entry.is_free() && entry.last_ns < horizon_ns {
+                    *entry = Entry::FREE;
                     self.population.occupied -= 1;
                     self.population.expired += 1;
                 }
@@ -254,9 +267,9 @@ impl<const W: usize> Table<W> {
             .or_else(|| self.make_room(buckets, horizon_ns))?;
         let entry = &mut self.buckets[place.bucket].entries[place.slot];
         self.population.created += 1;
-        self.population.expired += u64::from(entry.occupied);
-        self.population.occupied += u64::from(!entry.occupied);
-        *entry = Entry { key, last_ns: now_ns, packets: 1, long: false, occupied: true };
+        self.population.expired += u64::from(!entry.is_free());
+        self.population.occupied += u64::from(entry.is_free());
+        *entry = Entry { key, last_ns: now_ns, packets: 1, long: false };
         Some(Touched { entry, begins: true })
     }
 
@@ -299,9 +312,9 @@ impl<const W: usize> Table<W> {
     /// Moves an entry over a free one; the entry it came from is free then.
     fn relocate(&mut self, from: Place, to: Place) {
         let entry = self.buckets[from.bucket].entries[from.slot];
-        self.buckets[from.bucket].entries[from.slot].occupied = false;
+        self.buckets[from.bucket].entries[from.slot] = Entry::FREE;
         let freed = &mut self.buckets[to.bucket].entries[to.slot];
-        if freed.occupied {
+        if !freed.is_free() {
             self.population.occupied -= 1;
             self.population.expired += 1;
         }

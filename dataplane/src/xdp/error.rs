@@ -118,6 +118,16 @@ impl XdpError {
         XdpError::Kernel { subject: subject.into(), operation: operation.into(), cause, remedy }
     }
 
+    /// What was tried and why it failed, for a warning: there is nothing to do when something else works.
+    pub(super) fn without_remedy(&self) -> String {
+        match self {
+            XdpError::Kernel { subject, operation, cause, .. } => {
+                format!("{subject}: {operation}: {cause}")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// The kernel's error number, where it was the kernel that refused.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -30,15 +30,21 @@
 //! frame and believes no descriptor that contradicts it, so a token ([`XdpFrame`]) is the only way
 //! to a frame's bytes.
 //!
+//! What ports do with rings and frames is written against [`Rings`] and [`Memory`], so that a simulated
+//! kernel can drive it as well as a socket does.
+//!
 //! **When the process dies**, whatever killed it, its last descriptors close: the program is
 //! detached and the kernel carries the packets again.
 
 mod capabilities;
 mod error;
+mod frames;
 mod interface;
 mod ledger;
 mod options;
+mod port;
 mod program;
+mod rings;
 mod settings;
 mod socket;
 mod statistics;
@@ -46,9 +52,21 @@ mod umem;
 
 pub use capabilities::missing_capabilities;
 pub use error::XdpError;
+pub use frames::{Frame, Frames};
 pub use interface::Interface;
+pub use port::RingPort;
 pub use program::{Attachment, KernelCounters, Mode};
+pub use rings::{Descriptor, Memory, Rings};
 pub use settings::{Attach, CopyMode, Settings, mtu_max};
-pub use socket::{XdpPort, open};
+pub use socket::{SocketRings, open};
 pub use statistics::{SocketStatistics, WakeFailures};
-pub use umem::{XdpFrame, XdpFrames};
+pub use umem::Umem;
+
+/// A port on an AF_XDP socket.
+pub type XdpPort = RingPort<SocketRings>;
+
+/// Frames of packet memory that the kernel knows.
+pub type XdpFrames = Frames<Umem>;
+
+/// A frame of such memory.
+pub type XdpFrame = Frame<xsk_rs::FrameDesc>;

@@ -259,7 +259,7 @@ fn link_auto(program: &Program, interface: &Interface) -> Result<(OwnedFd, Mode)
     }
     tracing::warn!(
         interface = interface.name,
-        reason = %refusal,
+        reason = refusal.without_remedy(),
         "native XDP is not possible here: falling back to generic XDP, which is slower"
     );
     Ok((link(program, interface, Mode::Generic)?, Mode::Generic))

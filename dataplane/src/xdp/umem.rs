@@ -1,4 +1,4 @@
-//! Packet memory (UMEM): one worker's frames, shared by the sockets on its two ports.
+//! Packet memory (UMEM), registered with the kernel.
 //!
 //! A frame of 2048 bytes as the kernel fills it:
 //!
@@ -7,161 +7,84 @@
 //!   | headroom     | packet, 14 to 1792 bytes                 |
 //! ```
 //!
-//! **Invariant.** There is an [`XdpFrame`] for a frame exactly while the [`Ledger`] has it in the
-//! worker's hands, and never a second one: that makes the bytes behind a token exclusive. The free
-//! list has exactly the frames that the ledger has as free.
+//! **Invariant.** A descriptor's packet lies in mapped memory whenever it lies within a frame.
 
 #![allow(unsafe_code)]
 
 use std::fs;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use xsk_rs::FrameDesc;
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
-use xsk_rs::{FrameDesc, Umem};
 
 use super::error::XdpError;
-use super::ledger::{Ledger, Received};
+use super::rings::{Descriptor, Memory};
 use super::settings::Settings;
-use crate::batch::PortId;
 
-/// Which packet memory: unique in the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct UmemId(u64);
-
-impl UmemId {
-    fn next() -> UmemId {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        UmemId(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// A frame with a packet in it, in the worker's hands.
-///
-/// A token: there is one for each such frame and it cannot be cloned. [`Port::transmit`] and
-/// [`Port::release`] consume it; one that is merely dropped is lost until the ports are opened
-/// again, and [`FrameAccount`](crate::port::FrameAccount) shows it.
-///
-/// [`Port::transmit`]: crate::port::Port::transmit
-/// [`Port::release`]: crate::port::Port::release
+/// Memory that sockets on one queue of both ports receive into and send from.
 #[derive(Debug)]
-#[must_use = "a frame that is dropped is lost: transmit or release it"]
-pub struct XdpFrame {
-    descriptor: FrameDesc,
-    umem: UmemId,
+pub struct Umem {
+    umem: xsk_rs::Umem,
+    frames: usize,
+    frame_bytes: usize,
 }
 
-/// One worker's packet memory and its free frames.
-#[derive(Debug)]
-pub struct XdpFrames {
-    umem: Umem,
-    id: UmemId,
-    /// Used from the end: the frame freed last is still in the cache.
-    free: Vec<FrameDesc>,
-    ledger: Ledger,
-}
-
-impl XdpFrames {
-    /// Maps packet memory, in huge pages where there are enough, and registers it with the kernel.
-    pub(super) fn new(settings: &Settings, subject: &str) -> Result<XdpFrames, XdpError> {
+impl Umem {
+    /// Maps packet memory, in huge pages where there are enough, and registers it with the kernel;
+    /// with a descriptor of each frame.
+    pub(super) fn new(
+        settings: &Settings,
+        subject: &str,
+    ) -> Result<(Umem, Vec<FrameDesc>), XdpError> {
         let (umem, free) = map(settings, subject)?;
-        let frames = free.len();
-        Ok(XdpFrames {
-            umem,
-            id: UmemId::next(),
-            free,
-            ledger: Ledger::new(frames, settings.frame_bytes as usize),
-        })
+        let frame_bytes = settings.frame_bytes as usize;
+        Ok((Umem { umem, frames: free.len(), frame_bytes }, free))
     }
 
-    pub(super) fn id(&self) -> UmemId {
-        self.id
-    }
-
-    pub(super) fn umem(&self) -> &Umem {
+    pub(super) fn registered(&self) -> &xsk_rs::Umem {
         &self.umem
     }
+}
 
-    /// All frames there are.
-    pub fn total(&self) -> usize {
-        self.ledger.frames()
+// SAFETY: the mapping lives as long as `umem`, and xsk-rs made `frames` frames of `frame_bytes` of it,
+// side by side.
+unsafe impl Memory for Umem {
+    type Descriptor = FrameDesc;
+
+    fn frame_bytes(&self) -> usize {
+        self.frame_bytes
     }
 
-    /// Frames in the free list.
-    pub fn free(&self) -> usize {
-        self.free.len()
+    fn frames(&self) -> usize {
+        self.frames
     }
 
-    /// Moves a free frame to the fill ring of `port`.
-    pub(super) fn fill(&mut self, port: PortId) -> Option<FrameDesc> {
-        let descriptor = self.free.pop()?;
-        self.ledger.fill(port, descriptor.addr());
-        Some(descriptor)
-    }
-
-    /// Takes a descriptor from the receive ring of `port`. There is a frame exactly with
-    /// [`Received::Packet`].
-    pub(super) fn received(
-        &mut self,
-        port: PortId,
-        descriptor: FrameDesc,
-    ) -> (Received, Option<XdpFrame>) {
-        let packet_bytes = descriptor.lengths().data();
-        let options = descriptor.options();
-        let received = self.ledger.received(port, descriptor.addr(), packet_bytes, options);
-        match received {
-            Received::Packet => (received, Some(XdpFrame { descriptor, umem: self.id })),
-            Received::NoPacket => {
-                self.free.push(descriptor);
-                (received, None)
-            }
-            Received::NoFrame => (received, None),
-        }
-    }
-
-    /// Moves a frame to the transmit ring of `port`.
-    pub(super) fn transmit(&mut self, port: PortId, frame: XdpFrame) -> FrameDesc {
-        self.check(&frame);
-        self.ledger.transmit(port, frame.descriptor.addr());
-        frame.descriptor
-    }
-
-    /// Takes a descriptor from the completion ring of `port`; false when it named no frame that the
-    /// ring could have had.
-    pub(super) fn completed(&mut self, port: PortId, descriptor: FrameDesc) -> bool {
-        let believed = self.ledger.completed(port, descriptor.addr());
-        if believed {
-            self.free.push(descriptor);
-        }
-        believed
-    }
-
-    /// Returns a frame to the free list.
-    pub(super) fn release(&mut self, frame: XdpFrame) {
-        self.check(&frame);
-        self.ledger.release(frame.descriptor.addr());
-        self.free.push(frame.descriptor);
-    }
-
-    /// The packet in a frame.
-    pub(super) fn bytes_mut<'a>(&'a self, frame: &'a mut XdpFrame) -> &'a mut [u8] {
-        self.check(frame);
-        // SAFETY: the ledger has checked that the descriptor lies within a frame of this memory and
-        // has believed it once: the token, borrowed mutably, is the only way to that frame.
-        let mut packet = unsafe { self.umem.data_mut(&mut frame.descriptor) };
-        let bytes: *mut [u8] = packet.contents_mut();
-        // SAFETY: the bytes are mapped while `self` is borrowed and exclusive while `frame` is:
-        // both for 'a. `packet`, which only carried the pointer here, is not used again.
-        unsafe { &mut *bytes }
-    }
-
-    /// A frame's descriptor means something in its own memory only.
-    fn check(&self, frame: &XdpFrame) {
-        assert_eq!(frame.umem, self.id, "the frame is of other packet memory");
+    #[inline]
+    unsafe fn packet(&self, descriptor: &mut FrameDesc) -> *mut [u8] {
+        // SAFETY: the caller knows that the packet lies within a frame that nobody else accesses.
+        let mut packet = unsafe { self.umem.data_mut(descriptor) };
+        packet.contents_mut()
     }
 }
 
-fn map(settings: &Settings, subject: &str) -> Result<(Umem, Vec<FrameDesc>), XdpError> {
+impl Descriptor for FrameDesc {
+    #[inline]
+    fn address(&self) -> usize {
+        self.addr()
+    }
+
+    #[inline]
+    fn packet_bytes(&self) -> usize {
+        self.lengths().data()
+    }
+
+    #[inline]
+    fn options(&self) -> u32 {
+        FrameDesc::options(self)
+    }
+}
+
+fn map(settings: &Settings, subject: &str) -> Result<(xsk_rs::Umem, Vec<FrameDesc>), XdpError> {
     let fail = |operation: &str, cause| XdpError::kernel(subject, operation, cause);
     let config = config(settings).map_err(|cause| fail("describing packet memory", cause))?;
     let frames = NonZeroU32::new(settings.frames()).expect("ring_entries is at least 64");
@@ -169,7 +92,7 @@ fn map(settings: &Settings, subject: &str) -> Result<(Umem, Vec<FrameDesc>), Xdp
 
     // Unmapping wants whole huge pages, and libc's mmap would round up in silence.
     if huge_page_bytes().is_some_and(|page| bytes.is_multiple_of(page)) {
-        match Umem::new(config, frames, true) {
+        match xsk_rs::Umem::new(config, frames, true) {
             Ok(mapped) => {
                 tracing::info!(port = subject, bytes, "packet memory in huge pages");
                 return Ok(mapped);
@@ -177,7 +100,7 @@ fn map(settings: &Settings, subject: &str) -> Result<(Umem, Vec<FrameDesc>), Xdp
             Err(reason) => tracing::debug!(%reason, "no huge pages for packet memory"),
         }
     }
-    let mapped = Umem::new(config, frames, false)
+    let mapped = xsk_rs::Umem::new(config, frames, false)
         .map_err(|error| fail("registering packet memory", cause_of(&error)))?;
     tracing::debug!(port = subject, bytes, "packet memory in ordinary pages");
     Ok(mapped)

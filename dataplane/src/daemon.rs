@@ -28,6 +28,8 @@ use crate::flow::secret::Secret;
 use crate::gateway::{Gateway, Settings};
 use crate::port::Port;
 use crate::preflight::{self, Plan};
+use crate::privileges;
+use crate::sandbox::{self, SandboxError};
 use crate::status::{PortStatus, Ports, Reloads, Status, WorkerStatus};
 use crate::worker::{Order, Published, Worker, WorkerReport};
 use crate::xdp::{
@@ -54,7 +56,7 @@ pub enum DaemonError {
         "this process lacks {}: run it as root, or grant them (AmbientCapabilities= in its unit, or `setcap`)",
         .0.join(", ")
     )]
-    Capabilities(Vec<&'static str>),
+    Capabilities(Vec<String>),
     /// A port.
     #[error(transparent)]
     Port(#[from] XdpError),
@@ -74,6 +76,17 @@ pub enum DaemonError {
         /// The reason.
         cause: io::Error,
     },
+    /// Giving up capabilities.
+    #[error("cannot give up privileges: {0}")]
+    Privileges(#[from] caps::errors::CapsError),
+    /// A worker's sandbox.
+    #[error("cannot confine worker {queue}: {cause}")]
+    Sandbox {
+        /// Its queue.
+        queue: usize,
+        /// The reason.
+        cause: SandboxError,
+    },
     /// A worker's core.
     #[error("cannot pin worker {queue} to core {core}: choose another core in `workers.cores`")]
     Pin {
@@ -89,8 +102,11 @@ struct Handle {
     core: usize,
     orders: Sender<Order>,
     published: Published<SocketStatistics>,
-    thread: JoinHandle<WorkerReport<SocketStatistics>>,
+    thread: Thread<XdpPort>,
 }
+
+/// A worker's thread. At its end it hands back the worker too, whose ports it may not close itself.
+type Thread<P> = JoinHandle<(WorkerReport<<P as Port>::Statistics>, Worker<P>)>;
 
 struct Daemon {
     path: PathBuf,
@@ -117,8 +133,9 @@ pub fn run(path: &Path) -> Result<Status, DaemonError> {
         .map_err(|cause| DaemonError::Control { path: config.control_socket.clone(), cause })?;
     let mut daemon = Daemon::start(path, config, plan)?;
     tracing::info!(config = %path.display(), workers = daemon.workers.len(), "running");
-    daemon.watch(&signals, &listener)?;
-    Ok(daemon.stop())
+    let watched = daemon.watch(&signals, &listener);
+    let status = daemon.stop();
+    watched.map(|()| status)
 }
 
 /// Everything that is wrong with a configuration on this machine.
@@ -160,6 +177,13 @@ impl Daemon {
             Some((ports, _)) => ports.each_ref().map(XdpPort::mode),
             None => unreachable!("an interface has at least one queue"),
         };
+        // Workers begin with what this thread has left.
+        let kept = privileges::keep_what_ports_need()?;
+        tracing::info!(
+            capabilities = kept.join(","),
+            "all other privileges given up; workers have none"
+        );
+        check_reload(path);
         let mut workers = Vec::with_capacity(opened.len());
         for (queue, ((ports, frames), gateway)) in opened.into_iter().zip(gateways).enumerate() {
             let (orders, inbox) = bounded(ORDERS_MAX);
@@ -167,7 +191,14 @@ impl Daemon {
             let worker =
                 Worker::new(ports, frames, gateway, config.poll, inbox, Arc::clone(&published));
             let core = plan.cores[queue];
-            workers.push(Handle { core, orders, published, thread: spawn(queue, core, worker)? });
+            match spawn(queue, core, worker) {
+                Ok(thread) => workers.push(Handle { core, orders, published, thread }),
+                Err(error) => {
+                    drop(attachments);
+                    end(workers);
+                    return Err(error);
+                }
+            }
         }
         Ok(Daemon {
             path: path.to_owned(),
@@ -269,13 +300,8 @@ impl Daemon {
     fn stop(self) -> Status {
         let mut status = self.status(self.kernel_counters(), Vec::new());
         drop(self.attachments);
-        for worker in &self.workers {
-            // A worker that is gone needs no order.
-            let _ = worker.orders.send(Order::Stop);
-        }
-        for (queue, worker) in self.workers.into_iter().enumerate() {
-            let report = worker.thread.join().expect("a worker that panics ends the process");
-            status.add(WorkerStatus { queue: queue as u32, core: worker.core, report });
+        for worker in end(self.workers) {
+            status.add(worker);
         }
         status
     }
@@ -352,28 +378,60 @@ fn settings(config: &Config, interfaces: &[Interface; 2]) -> Settings {
     }
 }
 
-/// Starts a worker on its core; returns when it is there.
-fn spawn<P>(
-    queue: usize,
-    core: usize,
-    worker: Worker<P>,
-) -> Result<JoinHandle<WorkerReport<P::Statistics>>, DaemonError>
+/// A file that only root's privileges open can be read at the start and never again.
+fn check_reload(path: &Path) {
+    if let Err(error) = std::fs::File::open(path) {
+        tracing::warn!(
+            "{} cannot be read without privileges, so a reload will be refused ({error}): give the file to \
+             the user that lanesplitd runs as",
+            path.display()
+        );
+    }
+}
+
+/// Starts a worker on its core and in its sandbox; returns when it is there.
+fn spawn<P>(queue: usize, core: usize, mut worker: Worker<P>) -> Result<Thread<P>, DaemonError>
 where
     P: Port + Send + 'static,
     P::Frames: Send,
 {
-    let (pinned, is_pinned) = bounded(1);
+    let (tell, is_ready) = bounded(1);
     let thread = thread::Builder::new()
         .name(format!("worker-{queue}"))
         .spawn(move || {
-            let there = core_affinity::set_for_current(core_affinity::CoreId { id: core });
-            // Nobody listens any more when another worker could not be started.
-            let _ = pinned.send(there);
-            worker.run()
+            let ready = settle(queue, core);
+            let is_settled = ready.is_ok();
+            // Heard by whoever waits below.
+            let _ = tell.send(ready);
+            let report = if is_settled { worker.run() } else { worker.report() };
+            (report, worker)
         })
         .map_err(|cause| DaemonError::System { operation: "starting a worker", cause })?;
-    match is_pinned.recv() {
-        Ok(true) => Ok(thread),
-        Ok(false) | Err(_) => Err(DaemonError::Pin { queue, core }),
+    match is_ready.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(_) => unreachable!("a worker that panics ends the process"),
     }
+}
+
+/// Stops workers whose programs are detached, and closes their ports.
+fn end(workers: Vec<Handle>) -> Vec<WorkerStatus> {
+    for worker in &workers {
+        // A worker that is gone needs no order.
+        let _ = worker.orders.send(Order::Stop);
+    }
+    let join = |(queue, worker): (usize, Handle)| {
+        let ended = worker.thread.join();
+        let (report, _ports) = ended.expect("a worker that panics ends the process");
+        WorkerStatus { queue: queue as u32, core: worker.core, report }
+    };
+    workers.into_iter().enumerate().map(join).collect()
+}
+
+/// Moves the calling thread to its core, then shuts the door behind it.
+fn settle(queue: usize, core: usize) -> Result<(), DaemonError> {
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+        return Err(DaemonError::Pin { queue, core });
+    }
+    sandbox::enter().map_err(|cause| DaemonError::Sandbox { queue, cause })
 }

@@ -20,6 +20,7 @@
 //!
 //! * [`config`] is the configuration file, [`preflight`] what only this machine can say of it
 //! * [`daemon`] starts the workers and listens to signals
+//! * [`privileges`] are given up when they are no longer needed; a worker runs in a [`sandbox`]
 //! * [`control`] answers questions with a [`status`]
 //!
 //! Imports go one way, and a test checks it: the core knows nothing of what is around it.
@@ -37,6 +38,8 @@ pub mod lane;
 pub mod memory;
 pub mod port;
 pub mod preflight;
+pub mod privileges;
+pub mod sandbox;
 pub mod status;
 pub mod verdict;
 pub mod wire;

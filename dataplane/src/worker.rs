@@ -106,8 +106,9 @@ impl<P: Port> Worker<P> {
         worker
     }
 
-    /// Forwards packets until it is told to stop, or nobody is left to tell it.
-    pub fn run(mut self) -> WorkerReport<P::Statistics> {
+    /// Forwards packets until it is told to stop, or nobody is left to tell it. Ports and memory stay open:
+    /// closing them takes system calls that a worker's thread may not make.
+    pub fn run(&mut self) -> WorkerReport<P::Statistics> {
         let mut idle_rounds: u32 = 0;
         loop {
             let now_ns = self.clock.now_ns();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Module, and the modules of this crate that it may name. Its own parts it may always name.
-const MAY_KNOW: [(&str, &[&str]); 18] = [
+const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("wire", &[]),
     ("verdict", &["batch"]),
     ("batch", &["verdict", "gateway"]),
@@ -23,6 +23,8 @@ const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("preflight", &["config", "xdp"]),
     ("status", &["batch", "counters", "flow", "lane", "worker", "xdp"]),
     ("control", &["status"]),
+    ("privileges", &["xdp"]),
+    ("sandbox", &["privileges"]),
     (
         "daemon",
         &[
@@ -33,6 +35,8 @@ const MAY_KNOW: [(&str, &[&str]); 18] = [
             "gateway",
             "port",
             "preflight",
+            "privileges",
+            "sandbox",
             "status",
             "worker",
             "xdp",

@@ -3,53 +3,43 @@
 //! **Invariant.** Only effective capabilities count: what the kernel would look at, not the user's
 //! number.
 
-use std::fs;
-
+use caps::Capability::{CAP_BPF, CAP_IPC_LOCK, CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN};
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
-/// Number and name, from linux/capability.h, in the order in which they are reported.
-const NET_ADMIN: (u32, &str) = (12, "CAP_NET_ADMIN");
-const NET_RAW: (u32, &str) = (13, "CAP_NET_RAW");
-const IPC_LOCK: (u32, &str) = (14, "CAP_IPC_LOCK");
-const SYS_ADMIN: (u32, &str) = (21, "CAP_SYS_ADMIN");
-const BPF: (u32, &str) = (39, "CAP_BPF");
-
-/// Capabilities that opening ports takes and this process does not have:
+/// Capabilities that opening ports takes:
 ///
 /// - `CAP_NET_ADMIN` to attach the XDP program and to size the sockets' buffers,
 /// - `CAP_BPF` to load it (`CAP_SYS_ADMIN` contains it),
 /// - `CAP_NET_RAW` to create AF_XDP sockets,
 /// - `CAP_IPC_LOCK` to pin packet memory, unless the limit of locked memory (`ulimit -l`) is off.
-pub fn missing_capabilities() -> Vec<&'static str> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+pub const PORT_CAPABILITIES: [Capability; 4] = [CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW, CAP_IPC_LOCK];
+
+/// Those of [`PORT_CAPABILITIES`] that this process does not have, in words.
+pub fn missing_capabilities() -> Vec<String> {
+    // What cannot be read grants nothing.
+    let effective = caps::read(None, CapSet::Effective).unwrap_or_default();
     let memory_limited =
         getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
-    missing(effective(&status), memory_limited)
+    missing(&effective, memory_limited).iter().map(ToString::to_string).collect()
 }
 
-/// The mask of effective capabilities; a status that cannot be read grants none.
-fn effective(status: &str) -> u64 {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0)
+/// What of `held` opening ports takes: `CAP_SYS_ADMIN` only where it has to stand in for `CAP_BPF`.
+pub fn port_capabilities_in(held: &CapsHashSet) -> CapsHashSet {
+    let stand_in = (!held.contains(&CAP_BPF)).then_some(CAP_SYS_ADMIN);
+    PORT_CAPABILITIES.into_iter().chain(stand_in).filter(|one| held.contains(one)).collect()
 }
 
-fn missing(effective: u64, memory_limited: bool) -> Vec<&'static str> {
-    let has = |(number, _): (u32, &str)| effective & (1 << number) != 0;
-    let mut missing = Vec::new();
-    for (needed, granted) in [
-        (NET_ADMIN, has(NET_ADMIN)),
-        (BPF, has(BPF) || has(SYS_ADMIN)),
-        (NET_RAW, has(NET_RAW)),
-        (IPC_LOCK, has(IPC_LOCK) || !memory_limited),
-    ] {
-        if !granted {
-            missing.push(needed.1);
-        }
-    }
-    missing
+fn missing(effective: &CapsHashSet, memory_limited: bool) -> Vec<Capability> {
+    let granted = |capability: &Capability| {
+        effective.contains(capability)
+            || match capability {
+                CAP_BPF => effective.contains(&CAP_SYS_ADMIN),
+                CAP_IPC_LOCK => !memory_limited,
+                _ => false,
+            }
+    };
+    PORT_CAPABILITIES.into_iter().filter(|capability| !granted(capability)).collect()
 }
 
 #[cfg(test)]
@@ -58,26 +48,23 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_with_all_capabilities() {
-        let mask = effective("Name:\tx\nCapPrm:\t0\nCapEff:\t000001ffffffffff\nCapBnd:\t0\n");
-        assert_eq!(missing(mask, true), [""; 0]);
+        assert_eq!(missing(&caps::all(), true), []);
     }
 
     #[test]
     fn an_ordinary_user_lacks_all_four() {
-        let mask = effective("CapEff:\t0000000000000000\n");
-        let all = ["CAP_NET_ADMIN", "CAP_BPF", "CAP_NET_RAW", "CAP_IPC_LOCK"];
-        assert_eq!(missing(mask, true), all);
+        assert_eq!(missing(&CapsHashSet::new(), true), PORT_CAPABILITIES);
     }
 
     #[test]
     fn sys_admin_stands_in_for_bpf_and_an_open_limit_for_ipc_lock() {
-        let mask = 1 << NET_ADMIN.0 | 1 << NET_RAW.0 | 1 << SYS_ADMIN.0;
-        assert_eq!(missing(mask, false), [""; 0]);
+        let held = CapsHashSet::from([CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN]);
+        assert_eq!(missing(&held, false), []);
+        assert_eq!(port_capabilities_in(&held), held);
     }
 
     #[test]
-    fn an_unreadable_status_grants_nothing() {
-        assert_eq!(effective(""), 0);
-        assert_eq!(effective("CapEff:\tnonsense\n"), 0);
+    fn of_all_capabilities_ports_need_four() {
+        assert_eq!(port_capabilities_in(&caps::all()), CapsHashSet::from(PORT_CAPABILITIES));
     }
 }

@@ -50,7 +50,7 @@ mod socket;
 mod statistics;
 mod umem;
 
-pub use capabilities::missing_capabilities;
+pub use capabilities::{PORT_CAPABILITIES, missing_capabilities, port_capabilities_in};
 pub use error::XdpError;
 pub use frames::{Frame, Frames};
 pub use interface::Interface;

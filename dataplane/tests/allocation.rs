@@ -109,7 +109,7 @@ where
 
 #[test]
 fn a_worker_on_ports_in_memory_allocates_nothing() {
-    let frames = (0..256).map(|_| Box::new([0; FRAME_BYTES])).collect();
+    let frames = (0..256).map(|_| Frame(Box::new([0; FRAME_BYTES]), 0)).collect();
     let (report, calls) = live([Memory { next: 1 }, Memory { next: 2 }], Frames(frames), || {});
     let counters = report.counters;
     assert!(counters.flows.created > 0 && counters.short > 0 && counters.long > 0, "{counters:?}");
@@ -146,7 +146,7 @@ fn a_worker_on_real_ports_allocates_nothing() {
 const FRAME_BYTES: usize = 2048;
 
 /// Free frames.
-struct Frames(Vec<Box<[u8; FRAME_BYTES]>>);
+struct Frames(Vec<Frame>);
 
 /// A frame with a packet of this many bytes.
 struct Frame(Box<[u8; FRAME_BYTES]>, usize);
@@ -195,9 +195,9 @@ impl Port for Memory {
         // Now and then nothing, so that the worker sleeps too.
         let packets = usize::from(self.random()[0]).saturating_sub(128).min(limit);
         for _ in 0..packets {
-            let mut bytes = frames.0.pop().expect("more than two bursts");
-            let length = self.packet(&mut bytes);
-            burst.push(Frame(bytes, length));
+            let mut frame = frames.0.pop().expect("more than two bursts");
+            frame.1 = self.packet(&mut frame.0);
+            burst.push(frame);
         }
     }
 
@@ -206,13 +206,13 @@ impl Port for Memory {
     }
 
     fn transmit(&mut self, frames: &mut Frames, burst: &mut Burst<Frame>) {
-        frames.0.extend(burst.drain(..).map(|frame| frame.0));
+        frames.0.extend(burst.drain(..));
     }
 
     fn maintain(&mut self, _frames: &mut Frames) {}
 
     fn release(frames: &mut Frames, frame: Frame) {
-        frames.0.push(frame.0);
+        frames.0.push(frame);
     }
 
     fn bytes_mut<'a>(_frames: &'a Frames, frame: &'a mut Frame) -> &'a mut [u8] {

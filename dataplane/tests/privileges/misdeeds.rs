@@ -108,8 +108,11 @@ const FORBIDDEN: [Deed; 21] = [
 /// Whatever comes of a deed, if the process is still there.
 fn ignore<T>(_: T) {}
 
+/// With the signal that it ends by.
+type Crash = (&'static str, Signal, fn(&Scene));
+
 /// How a worker dies of its own mistakes: by what they are called.
-const DEADLY: [(&str, Signal, fn(&Scene)); 2] = [
+const DEADLY: [Crash; 2] = [
     ("a panic", Signal::SIGABRT, |_| panic!("last words")),
     ("a segmentation fault", Signal::SIGSEGV, |_| {
         let nowhere = ptr::without_provenance_mut::<u8>(64);

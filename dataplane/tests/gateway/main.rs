@@ -3,7 +3,7 @@
 //!
 //! * [`site`] three namespaces, a folder, and nothing left behind
 //! * [`daemon`] the program: started, asked, held to its accounts
-//! * [`traffic`], [`web`], [`vlan`] what is sent
+//! * [`traffic`], [`stream`], [`web`], [`vlan`] what is sent
 //! * [`sniffer`] what was seen on the cables
 //!
 //! and the claims:
@@ -35,6 +35,7 @@ mod site;
 mod sniffer;
 mod status;
 mod stop;
+mod stream;
 mod tcp;
 mod traffic;
 mod vlan;

@@ -8,6 +8,17 @@
 //! | SIGTERM, SIGINT   | detach, send what was received, stop, print the last counters                    |
 //! | SIGHUP            | read the configuration again; a bad one is refused and the old one stays         |
 //! | anything deadly   | the kernel detaches the XDP programs: a bridge over the ports carries the traffic |
+//!
+//! When an interface goes, or gets another MAC address, both ports are closed, because the two sockets of a
+//! worker share its packet memory. They are opened again as soon as that is possible; meanwhile what there is
+//! to carry is the kernel's. Gateways outlive their ports, with flows, counters and clock:
+//!
+//! ```text
+//!                     take_over: a thread each
+//!   Idle (gateway) --------------------------> Handle (worker with ports)
+//!         ^                                          |
+//!         +---------- close_ports: joined -----------+
+//! ```
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,23 +32,29 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError};
 use crate::control::Listener;
 use crate::counters::Counters;
 use crate::flow::secret::Secret;
 use crate::gateway::{Gateway, Settings};
+use crate::links::{Gone, News};
 use crate::port::Port;
 use crate::preflight::{self, Plan};
 use crate::privileges;
 use crate::sandbox::{self, SandboxError};
-use crate::status::{PortStatus, Ports, Reloads, Status, WorkerStatus};
+use crate::status::{PortState, PortStatus, Ports, Reloads, Status, WorkerStatus};
 use crate::worker::{Order, Published, Worker, WorkerReport};
 use crate::xdp::{
-    self, Attachment, Interface, KernelCounters, SocketStatistics, XdpError, XdpPort,
+    self, Attachment, Interface, KernelCounters, Mode, SocketStatistics, XdpError, XdpFrames,
+    XdpPort,
 };
 
 /// How often the control thread looks at workers and interfaces when nothing else happens.
 const WATCH_MS: u16 = 200;
+/// Longest time between two tries to open ports that are there and cannot be opened. A try takes the
+/// traffic away from the kernel for a moment, so they become fewer.
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Orders that may wait for a worker; it takes them once a tick.
 const ORDERS_MAX: usize = 16;
 /// How long a worker that is stuck may hold up an order.
@@ -103,6 +120,30 @@ struct Handle {
     orders: Sender<Order>,
     published: Published<SocketStatistics>,
     thread: Thread<XdpPort>,
+    past: Option<WorkerReport<SocketStatistics>>,
+}
+
+/// What is left of a worker without ports.
+struct Idle {
+    core: usize,
+    gateway: Gateway,
+    clock: Clock,
+    /// What it said at the end of its last ports; nothing when it had none yet.
+    past: Option<WorkerReport<SocketStatistics>>,
+}
+
+/// Ports that nobody serves yet.
+struct Opened {
+    attachments: [Attachment; 2],
+    /// Of each queue.
+    sockets: Vec<([XdpPort; 2], XdpFrames)>,
+}
+
+/// Ports that could not be opened, and when to try again.
+struct Refused {
+    reason: String,
+    times: u32,
+    next: Instant,
 }
 
 /// A worker's thread. At its end it hands back the worker too, whose ports it may not close itself.
@@ -111,11 +152,24 @@ type Thread<P> = JoinHandle<(WorkerReport<<P as Port>::Statistics>, Worker<P>)>;
 struct Daemon {
     path: PathBuf,
     config: Config,
+    /// As they were when the ports were opened, but for the MTU, which is kept up to date.
     interfaces: [Interface; 2],
-    attachments: [Attachment; 2],
-    /// "zero-copy" or "copy", of each port.
+    /// As they were when they were last looked at: up, down or gone.
+    links: [PortState; 2],
+    news: News,
+    /// Of open ports.
+    attachments: Option<[Attachment; 2]>,
+    /// Of the ports open now or last.
+    modes: [Mode; 2],
+    /// The same: "zero-copy" or "copy".
     copy_modes: [&'static str; 2],
+    /// Of ports that were open before.
+    past_kernel: [KernelCounters; 2],
+    /// With open ports; without, they are idle.
     workers: Vec<Handle>,
+    idle: Vec<Idle>,
+    ports_reopened: u64,
+    refused: Option<Refused>,
     reloads: Reloads,
     started: Instant,
 }
@@ -123,6 +177,9 @@ struct Daemon {
 /// Runs a gateway until it is told to stop; returns its last words.
 pub fn run(path: &Path) -> Result<Status, DaemonError> {
     let config = Config::load(path)?;
+    // First, so that nothing is missed of what is looked at after it.
+    let news = News::listen()
+        .map_err(|cause| DaemonError::System { operation: "listening to news of links", cause })?;
     let plan = preflight::plan(&config).map_err(ConfigError::Problems)?;
     let missing = xdp::missing_capabilities();
     if !missing.is_empty() {
@@ -131,7 +188,7 @@ pub fn run(path: &Path) -> Result<Status, DaemonError> {
     let signals = block_signals()?;
     let listener = Listener::bind(&config.control_socket)
         .map_err(|cause| DaemonError::Control { path: config.control_socket.clone(), cause })?;
-    let mut daemon = Daemon::start(path, config, plan)?;
+    let mut daemon = Daemon::start(path, config, plan, news)?;
     tracing::info!(config = %path.display(), workers = daemon.workers.len(), "running");
     let watched = daemon.watch(&signals, &listener);
     let status = daemon.stop();
@@ -161,22 +218,16 @@ fn block_signals() -> Result<SignalFd, DaemonError> {
 
 impl Daemon {
     /// Memory first, then ports: traffic is diverted to the workers only when they are ready for it.
-    fn start(path: &Path, config: Config, plan: Plan) -> Result<Daemon, DaemonError> {
+    fn start(path: &Path, config: Config, plan: Plan, news: News) -> Result<Daemon, DaemonError> {
         let settings = settings(&config, &plan.interfaces);
-        let gateways: Vec<Gateway> = plan
-            .cores
-            .iter()
-            .map(|_| Gateway::new(settings, config.capacity, Secret::random()))
-            .collect();
-        let attachments = attach(&config, &plan)?;
-        let [lan, wan] = &attachments;
-        let opened = (0..plan.cores.len() as u32)
-            .map(|queue| xdp::open(lan, wan, queue, &config.xdp))
-            .collect::<Result<Vec<_>, XdpError>>()?;
-        let copy_modes = match opened.first() {
-            Some((ports, _)) => ports.each_ref().map(XdpPort::mode),
-            None => unreachable!("an interface has at least one queue"),
-        };
+        let idle = plan.cores.iter().map(|core| Idle {
+            core: *core,
+            gateway: Gateway::new(settings, config.capacity, Secret::random()),
+            clock: Clock::start(),
+            past: None,
+        });
+        let idle = idle.collect();
+        let opened = open_ports(&config, &plan)?;
         // Workers begin with what this thread has left.
         let kept = privileges::keep_what_ports_need()?;
         tracing::info!(
@@ -184,32 +235,70 @@ impl Daemon {
             "all other privileges given up; workers have none"
         );
         check_reload(path);
-        let mut workers = Vec::with_capacity(opened.len());
-        for (queue, ((ports, frames), gateway)) in opened.into_iter().zip(gateways).enumerate() {
+        let mut daemon = Daemon {
+            path: path.to_owned(),
+            config,
+            links: plan.interfaces.each_ref().map(link_state),
+            interfaces: plan.interfaces.clone(),
+            news,
+            attachments: None,
+            modes: opened.attachments.each_ref().map(Attachment::mode),
+            copy_modes: opened.copy_modes(),
+            past_kernel: [KernelCounters::default(); 2],
+            workers: Vec::new(),
+            idle,
+            ports_reopened: 0,
+            refused: None,
+            reloads: Reloads::default(),
+            started: Instant::now(),
+        };
+        daemon.take_over(plan.interfaces, opened)?;
+        Ok(daemon)
+    }
+
+    /// Gives every idle worker its ports and its thread.
+    fn take_over(&mut self, interfaces: [Interface; 2], opened: Opened) -> Result<(), DaemonError> {
+        self.modes = opened.attachments.each_ref().map(Attachment::mode);
+        self.copy_modes = opened.copy_modes();
+        self.interfaces = interfaces;
+        let settings = settings(&self.config, &self.interfaces);
+        let idle = std::mem::take(&mut self.idle);
+        for (queue, (sockets, idle)) in opened.sockets.into_iter().zip(idle).enumerate() {
+            let (ports, frames) = sockets;
+            let Idle { core, mut gateway, clock, past } = idle;
+            gateway.reload(settings);
             let (orders, inbox) = bounded(ORDERS_MAX);
             let published = Published::default();
-            let worker =
-                Worker::new(ports, frames, gateway, config.poll, inbox, Arc::clone(&published));
-            let core = plan.cores[queue];
+            let poll = self.config.poll;
+            let worker = Worker::new(ports, frames, gateway, poll, inbox, Arc::clone(&published))
+                .with_clock(clock);
             match spawn(queue, core, worker) {
-                Ok(thread) => workers.push(Handle { core, orders, published, thread }),
+                Ok(thread) => self.workers.push(Handle { core, orders, published, thread, past }),
                 Err(error) => {
-                    drop(attachments);
-                    end(workers);
+                    drop(opened.attachments);
+                    self.close_ports();
                     return Err(error);
                 }
             }
         }
-        Ok(Daemon {
-            path: path.to_owned(),
-            config,
-            interfaces: plan.interfaces,
-            attachments,
-            copy_modes,
-            workers,
-            reloads: Reloads::default(),
-            started: Instant::now(),
-        })
+        self.attachments = Some(opened.attachments);
+        Ok(())
+    }
+
+    /// Detaches first, so that new packets go to the kernel while the workers send what they have.
+    fn close_ports(&mut self) {
+        self.past_kernel = self.kernel_counters();
+        self.attachments = None;
+        for worker in &self.workers {
+            // A worker that is gone needs no order.
+            let _ = worker.orders.send(Order::Stop);
+        }
+        for Handle { core, thread, past, .. } in self.workers.drain(..) {
+            let (report, worker) = thread.join().expect("a worker that panics ends the process");
+            let (gateway, clock) = worker.into_gateway();
+            let past = Some(joined(report, past.as_ref()));
+            self.idle.push(Idle { core, gateway, clock, past });
+        }
     }
 
     /// Until a signal says stop.
@@ -218,6 +307,7 @@ impl Daemon {
             let mut waited = [
                 PollFd::new(signals.as_fd(), PollFlags::POLLIN),
                 PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.news.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut waited, PollTimeout::from(WATCH_MS)) {
                 Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -233,8 +323,8 @@ impl Daemon {
                     Err(_) => {}
                 }
             }
-            listener.answer(|| self.status(self.kernel_counters(), self.worker_statuses()));
-            self.notice_mtu();
+            listener.answer(|| self.status());
+            self.look_after_ports()?;
         }
     }
 
@@ -270,11 +360,78 @@ impl Daemon {
         tracing::info!("{path} taken over");
     }
 
-    /// An MTU may be changed under our feet; what a port can send changes with it.
-    fn notice_mtu(&mut self) {
+    /// Interfaces go, come back and change under our feet.
+    fn look_after_ports(&mut self) -> Result<(), DaemonError> {
+        let gone = self.news.read();
+        let seen = self.interfaces.each_ref().map(|known| Interface::find(&known.name).ok());
+        self.notice_links(&seen);
+        if self.attachments.is_some() {
+            let unfit = self.interfaces.iter().zip(&seen);
+            let unfit = unfit.filter_map(|(known, seen)| why_unfit(known, seen.as_ref(), &gone));
+            let reasons: Vec<String> = unfit.collect();
+            if reasons.is_empty() {
+                self.notice_mtu(&seen);
+                return Ok(());
+            }
+            tracing::warn!("{}: both ports closed, to be opened again", reasons.join(", "));
+            self.close_ports();
+            self.refused = None;
+        }
+        self.try_to_open()
+    }
+
+    fn notice_links(&mut self, seen: &[Option<Interface>; 2]) {
+        for ((known, link), seen) in self.interfaces.iter().zip(&mut self.links).zip(seen) {
+            let now = seen.as_ref().map_or(PortState::Gone, link_state);
+            if *link != now {
+                tracing::warn!("{}: link {now}, was {link}", known.name);
+                *link = now;
+            }
+        }
+    }
+
+    /// Interfaces that are not there are looked for every time; those that are there and cannot be opened,
+    /// more and more seldom.
+    fn try_to_open(&mut self) -> Result<(), DaemonError> {
+        let now = Instant::now();
+        if self.refused.as_ref().is_some_and(|refused| now < refused.next) {
+            return Ok(());
+        }
+        let (reason, touched) = match preflight::plan(&self.config) {
+            Err(problems) => {
+                let reasons: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                (reasons.join(", "), false)
+            }
+            Ok(plan) if plan.cores.len() != self.idle.len() => {
+                ("another number of queues takes a restart".to_owned(), false)
+            }
+            Ok(plan) => match open_ports(&self.config, &plan) {
+                Ok(opened) => {
+                    self.take_over(plan.interfaces, opened)?;
+                    self.ports_reopened += 1;
+                    self.refused = None;
+                    tracing::info!("both ports open again; flows and counters were kept");
+                    return Ok(());
+                }
+                Err(error) => (error.to_string(), true),
+            },
+        };
+        let before = self.refused.take();
+        if before.as_ref().is_none_or(|before| before.reason != reason) {
+            tracing::warn!("the ports stay closed, trying again: {reason}");
+        }
+        let times = before.map_or(0, |before| before.times) + u32::from(touched);
+        let pause = Duration::from_millis(WATCH_MS.into()) * (1 << times.min(8)) / 2;
+        let next = if touched { now + pause.min(RETRY_MAX) } else { now };
+        self.refused = Some(Refused { reason, times, next });
+        Ok(())
+    }
+
+    /// What a port can send changes with its MTU.
+    fn notice_mtu(&mut self, seen: &[Option<Interface>; 2]) {
         let mut changed = false;
-        for interface in &mut self.interfaces {
-            if let Ok(now) = Interface::find(&interface.name)
+        for (interface, now) in self.interfaces.iter_mut().zip(seen) {
+            if let Some(now) = now
                 && now.mtu != interface.mtu
             {
                 tracing::info!("{}: MTU {} instead of {}", interface.name, now.mtu, interface.mtu);
@@ -296,20 +453,20 @@ impl Daemon {
         }
     }
 
-    /// Detaches first, so that new packets go to the kernel while the workers send what they have.
-    fn stop(self) -> Status {
-        let mut status = self.status(self.kernel_counters(), Vec::new());
-        drop(self.attachments);
-        for worker in end(self.workers) {
-            status.add(worker);
-        }
-        status
+    fn stop(mut self) -> Status {
+        self.close_ports();
+        self.status()
     }
 
-    fn status(&self, kernel: [KernelCounters; 2], workers: Vec<WorkerStatus>) -> Status {
+    fn status(&self) -> Status {
+        let kernel = self.kernel_counters();
         let port = |index: usize| PortStatus {
             interface: self.interfaces[index].name.clone(),
-            xdp: self.attachments[index].mode(),
+            state: match self.links[index] {
+                PortState::Up | PortState::Down if self.attachments.is_none() => PortState::Closed,
+                state => state,
+            },
+            xdp: self.modes[index],
             copy: self.copy_modes[index].to_owned(),
             mtu: self.interfaces[index].mtu,
             kernel: kernel[index],
@@ -323,37 +480,84 @@ impl Daemon {
             classifier: self.config.rule,
             lanes: self.config.lanes,
             ports: Ports::new([port(0), port(1)]),
+            ports_reopened: self.ports_reopened,
             total: Counters::default(),
             workers: Vec::new(),
         };
-        for worker in workers {
-            status.add(worker);
+        let reports = self.reports().into_iter().enumerate();
+        for (queue, (core, report)) in reports {
+            status.add(WorkerStatus { queue: queue as u32, core, report });
         }
         status
     }
 
-    fn worker_statuses(&self) -> Vec<WorkerStatus> {
-        let workers = self.workers.iter().enumerate();
-        workers
-            .map(|(queue, worker)| WorkerStatus {
-                queue: queue as u32,
-                core: worker.core,
-                report: worker.published.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            })
-            .collect()
+    /// Core and report of every worker, with its whole life in it.
+    fn reports(&self) -> Vec<(usize, WorkerReport<SocketStatistics>)> {
+        let idle = self.idle.iter().filter_map(|idle| Some((idle.core, idle.past.clone()?)));
+        let running = self.workers.iter().map(|worker| {
+            let now = worker.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            (worker.core, joined(now, worker.past.as_ref()))
+        });
+        idle.chain(running).collect()
     }
 
+    /// Of open ports and those before them.
     fn kernel_counters(&self) -> [KernelCounters; 2] {
-        self.attachments.each_ref().map(|attachment| {
-            attachment.counters().unwrap_or_else(|error| {
-                tracing::warn!(
+        let mut counters = self.past_kernel;
+        for (counters, attachment) in counters.iter_mut().zip(self.attachments.iter().flatten()) {
+            match attachment.counters() {
+                Ok(now) => *counters += now,
+                Err(error) => tracing::warn!(
                     "{}: no counters of its XDP program: {error}",
                     attachment.interface()
-                );
-                KernelCounters::default()
-            })
-        })
+                ),
+            }
+        }
+        counters
     }
+}
+
+fn joined(
+    report: WorkerReport<SocketStatistics>,
+    past: Option<&WorkerReport<SocketStatistics>>,
+) -> WorkerReport<SocketStatistics> {
+    match past {
+        Some(past) => report.after(past),
+        None => report,
+    }
+}
+
+impl Opened {
+    fn copy_modes(&self) -> [&'static str; 2] {
+        match self.sockets.first() {
+            Some((ports, _)) => ports.each_ref().map(XdpPort::mode),
+            None => unreachable!("an interface has at least one queue"),
+        }
+    }
+}
+
+fn link_state(interface: &Interface) -> PortState {
+    if interface.running { PortState::Up } else { PortState::Down }
+}
+
+/// Why a port that was opened on `known` serves it no longer.
+fn why_unfit(known: &Interface, seen: Option<&Interface>, gone: &Gone) -> Option<String> {
+    let reason = match seen {
+        None => "is gone",
+        Some(seen) if seen.index != known.index || gone.has(known.index) => "went and came back",
+        Some(seen) if seen.address != known.address => "has another MAC address",
+        Some(_) => return None,
+    };
+    Some(format!("{} {reason}", known.name))
+}
+
+fn open_ports(config: &Config, plan: &Plan) -> Result<Opened, XdpError> {
+    let attachments = attach(config, plan)?;
+    let [lan, wan] = &attachments;
+    let sockets = (0..plan.cores.len() as u32)
+        .map(|queue| xdp::open(lan, wan, queue, &config.xdp))
+        .collect::<Result<Vec<_>, XdpError>>()?;
+    Ok(Opened { attachments, sockets })
 }
 
 fn attach(config: &Config, plan: &Plan) -> Result<[Attachment; 2], XdpError> {
@@ -412,20 +616,6 @@ where
         Ok(Err(error)) => Err(error),
         Err(_) => unreachable!("a worker that panics ends the process"),
     }
-}
-
-/// Stops workers whose programs are detached, and closes their ports.
-fn end(workers: Vec<Handle>) -> Vec<WorkerStatus> {
-    for worker in &workers {
-        // A worker that is gone needs no order.
-        let _ = worker.orders.send(Order::Stop);
-    }
-    let join = |(queue, worker): (usize, Handle)| {
-        let ended = worker.thread.join();
-        let (report, _ports) = ended.expect("a worker that panics ends the process");
-        WorkerStatus { queue: queue as u32, core: worker.core, report }
-    };
-    workers.into_iter().enumerate().map(join).collect()
 }
 
 /// Moves the calling thread to its core, then shuts the door behind it.

@@ -19,7 +19,7 @@
 //! Around them stands `lanesplitd`:
 //!
 //! * [`config`] is the configuration file, [`preflight`] what only this machine can say of it
-//! * [`daemon`] starts the workers and listens to signals
+//! * [`daemon`] starts the workers and listens to signals, and to [`links`] that go and come back
 //! * [`privileges`] are given up when they are no longer needed; a worker runs in a [`sandbox`]
 //! * [`control`] answers questions with a [`status`]
 //!
@@ -35,6 +35,7 @@ pub mod daemon;
 pub mod flow;
 pub mod gateway;
 pub mod lane;
+pub mod links;
 pub mod memory;
 pub mod port;
 pub mod preflight;

@@ -30,6 +30,8 @@ pub struct Status {
     pub lanes: Lanes,
     /// Its ports.
     pub ports: Ports<PortStatus>,
+    /// Times both ports were opened again, because one had gone or had another address.
+    pub ports_reopened: u64,
     /// What all workers counted together.
     pub total: Counters,
     /// Each worker.
@@ -69,12 +71,39 @@ impl<T> Ports<T> {
     }
 }
 
+/// Whether packets can go through a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// Open, and its interface has a link.
+    Up,
+    /// Open, and its interface is down or has no link.
+    Down,
+    /// Its interface is there, but the ports are not open: traffic is the kernel's.
+    Closed,
+    /// There is no such interface.
+    Gone,
+}
+
+impl fmt::Display for PortState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            PortState::Up => "up",
+            PortState::Down => "down",
+            PortState::Closed => "closed",
+            PortState::Gone => "gone",
+        })
+    }
+}
+
 /// A port as it is now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PortStatus {
     /// Its interface.
     pub interface: String,
-    /// Where its XDP program runs.
+    /// Whether packets can go through it.
+    pub state: PortState,
+    /// Where its XDP program runs, or last ran.
     pub xdp: Mode,
     /// How packets get into user space: "zero-copy" or "copy".
     pub copy: String,
@@ -111,12 +140,12 @@ impl fmt::Display for Status {
         let seconds = *uptime_ms as f64 / 1000.0;
         writeln!(formatter, "lanesplitd {version}, process {pid}, {mode}, up {seconds:.1} s")?;
         for port in PortId::ALL {
-            let PortStatus { interface, xdp, copy, mtu, kernel } = ports.of(port);
+            let PortStatus { interface, state, xdp, copy, mtu, kernel } = ports.of(port);
             let KernelCounters { own_address, oversize, no_socket } = kernel;
             let side = format!("{port:?}").to_uppercase();
             write!(
                 formatter,
-                "{side} {interface}: XDP {xdp}, {copy}, MTU {mtu}; left to the kernel: "
+                "{side} {interface}: {state}, XDP {xdp}, {copy}, MTU {mtu}; left to the kernel: "
             )?;
             writeln!(
                 formatter,

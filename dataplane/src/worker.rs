@@ -8,16 +8,19 @@
 //!
 //! A burst is never larger than the transmit ring has room for, so a packet that was received can always be
 //! sent: when the far side is slow, packets wait, and are in the end dropped, in the kernel's receive ring,
-//! which counts them (`rx_ring_full`). The worker itself drops only what the gateway says.
+//! which counts them (`rx_ring_full`, `rx_dropped`). The worker itself drops only what the gateway says.
 //!
 //! Nothing is shared with other threads on the way of a packet. Orders come in, and what was counted goes
 //! out, once a tick.
 
+use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, TryRecvError};
+use nix::poll::ppoll;
+use nix::sys::time::TimeSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Packet, PortId};
@@ -35,6 +38,8 @@ const TICK_NS: u64 = 10_000_000;
 const SPIN_ROUNDS: u32 = 256;
 /// Longest sleep, so that ticks go on.
 const SLEEP_MAX: Duration = Duration::from_nanos(TICK_NS);
+/// Sleep of an adaptive worker that a full transmit ring keeps from taking the packets that wait.
+const BLOCKED_SLEEP: Duration = Duration::from_millis(1);
 /// How long a stopping worker waits for packets in flight.
 const DRAIN_MAX_NS: u64 = 500_000_000;
 
@@ -60,6 +65,19 @@ pub struct WorkerReport<S> {
     pub reloads: u64,
     /// What its ports counted, in [`PortId`] order.
     pub ports: [S; 2],
+}
+
+impl<S: AddAssign + Clone> WorkerReport<S> {
+    /// The same after an earlier part of the same worker's life, with other ports: what those counted is
+    /// added. The gateway's counters went on anyway, and each pair of ports has frames of its own.
+    pub fn after(mut self, past: &WorkerReport<S>) -> WorkerReport<S> {
+        self.frames_balance &= past.frames_balance;
+        self.reloads += past.reloads;
+        for (port, past) in self.ports.iter_mut().zip(&past.ports) {
+            *port += past.clone();
+        }
+        self
+    }
 }
 
 /// Where a worker leaves its report, for whoever asks.
@@ -106,6 +124,18 @@ impl<P: Port> Worker<P> {
         worker
     }
 
+    /// The same by a clock that runs already. A gateway's time never runs backwards: one that changes its
+    /// ports keeps its clock.
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Closes the ports; what is left can go on with others.
+    pub fn into_gateway(self) -> (Gateway, Clock) {
+        (self.gateway, self.clock)
+    }
+
     /// Forwards packets until it is told to stop, or nobody is left to tell it. Ports and memory stay open:
     /// closing them takes system calls that a worker's thread may not make.
     pub fn run(&mut self) -> WorkerReport<P::Statistics> {
@@ -121,12 +151,23 @@ impl<P: Port> Worker<P> {
                 break;
             }
             if self.poll == Poll::Adaptive && idle_rounds >= SPIN_ROUNDS {
-                P::wait(&mut self.ports, SLEEP_MAX);
+                self.sleep();
             }
         }
         self.drain();
         self.gateway.settle();
         self.report()
+    }
+
+    /// Waits for a packet. One that cannot be taken, because the ring that it should leave by is full (its
+    /// link may be down for hours), would end that wait at once.
+    fn sleep(&mut self) {
+        if self.ports.iter().all(|port| port.transmit_room() > 0) {
+            P::wait(&mut self.ports, SLEEP_MAX);
+        } else {
+            // Nothing is waited for; an early end does no harm.
+            let _ = ppoll(&mut [], Some(TimeSpec::from_duration(BLOCKED_SLEEP)), None);
+        }
     }
 
     /// Both directions once; returns how many packets there were.

@@ -5,12 +5,13 @@ use std::fs;
 use std::path::Path;
 
 /// Module, and the modules of this crate that it may name. Its own parts it may always name.
-const MAY_KNOW: [(&str, &[&str]); 20] = [
+const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("wire", &[]),
     ("verdict", &["batch"]),
     ("batch", &["verdict", "gateway"]),
     ("memory", &[]),
     ("clock", &[]),
+    ("links", &[]),
     ("flow", &["wire", "verdict", "memory"]),
     ("lane", &["wire", "verdict"]),
     ("counters", &["batch", "flow", "verdict"]),
@@ -28,11 +29,13 @@ const MAY_KNOW: [(&str, &[&str]); 20] = [
     (
         "daemon",
         &[
+            "clock",
             "config",
             "control",
             "counters",
             "flow",
             "gateway",
+            "links",
             "port",
             "preflight",
             "privileges",

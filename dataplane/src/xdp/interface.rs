@@ -27,6 +27,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Receive queues in use; 1 where the driver does not tell.
     pub queues: u32,
+    /// Whether it is up and has a link.
+    pub running: bool,
 }
 
 impl Interface {
@@ -48,7 +50,8 @@ impl Interface {
             .map_err(|cause| fail("asking for its MAC address", cause))?;
         let mtu = mtu(&socket, name).map_err(|cause| fail("asking for its MTU", cause))?;
         let queues = queues(&socket, name).unwrap_or(1);
-        Ok(Interface { name: name.to_owned(), index, address, mtu, queues })
+        let running = running(&socket, name).map_err(|cause| fail("asking for its link", cause))?;
+        Ok(Interface { name: name.to_owned(), index, address, mtu, queues, running })
     }
 
     /// Has the NIC leave VLAN tags in the frames it receives: a tag taken off before XDP sees the frame is
@@ -89,6 +92,16 @@ fn mtu(socket: &OwnedFd, name: &str) -> io::Result<u32> {
     // SAFETY: SIOCGIFMTU succeeded, so the kernel has written this member of the union.
     let mtu = unsafe { request.ifr_ifru.ifru_mtu };
     u32::try_from(mtu).map_err(io::Error::other)
+}
+
+fn running(socket: &OwnedFd, name: &str) -> io::Result<bool> {
+    const UP_WITH_LINK: i32 = libc::IFF_UP | libc::IFF_RUNNING;
+    let mut request = request(name)?;
+    // SAFETY: this request has no pointer.
+    unsafe { ask(socket, libc::SIOCGIFFLAGS, &mut request) }?;
+    // SAFETY: SIOCGIFFLAGS succeeded, so the kernel has written this member of the union.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(i32::from(flags) & UP_WITH_LINK == UP_WITH_LINK)
 }
 
 /// `struct ethtool_channels` of linux/ethtool.h.

@@ -73,6 +73,15 @@ pub struct KernelCounters {
     pub no_socket: u64,
 }
 
+impl std::ops::AddAssign for KernelCounters {
+    fn add_assign(&mut self, other: KernelCounters) {
+        let KernelCounters { own_address, oversize, no_socket } = other;
+        self.own_address += own_address;
+        self.oversize += oversize;
+        self.no_socket += no_socket;
+    }
+}
+
 /// The XDP program on one interface, until this is dropped or the process dies.
 #[derive(Debug)]
 pub struct Attachment {

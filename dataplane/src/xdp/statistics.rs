@@ -54,3 +54,33 @@ impl WakeFailures {
         *counter += 1;
     }
 }
+
+impl std::ops::AddAssign for SocketStatistics {
+    fn add_assign(&mut self, other: SocketStatistics) {
+        // Taken apart, so that a new counter cannot be forgotten.
+        let SocketStatistics {
+            rx_dropped,
+            rx_invalid_descs,
+            tx_invalid_descs,
+            rx_ring_full,
+            rx_fill_ring_empty_descs,
+            tx_ring_empty_descs,
+            faulty_descriptors,
+            frames_short,
+            wake_failures: WakeFailures { again, busy, no_buffers, network_down, other: any },
+        } = other;
+        self.rx_dropped += rx_dropped;
+        self.rx_invalid_descs += rx_invalid_descs;
+        self.tx_invalid_descs += tx_invalid_descs;
+        self.rx_ring_full += rx_ring_full;
+        self.rx_fill_ring_empty_descs += rx_fill_ring_empty_descs;
+        self.tx_ring_empty_descs += tx_ring_empty_descs;
+        self.faulty_descriptors += faulty_descriptors;
+        self.frames_short += frames_short;
+        self.wake_failures.again += again;
+        self.wake_failures.busy += busy;
+        self.wake_failures.no_buffers += no_buffers;
+        self.wake_failures.network_down += network_down;
+        self.wake_failures.other += any;
+    }
+}

@@ -273,3 +273,11 @@ pub fn assert_no_packet_missed(status: &Status) {
         }
     }
 }
+
+/// Hundredths of a second of processor time that a process has used.
+pub fn cpu_ticks(process: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    let (_, after_name) = text.rsplit_once(')').expect("a name in parentheses");
+    let fields = after_name.split_whitespace().skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().expect("a number")).sum()
+}

@@ -158,7 +158,8 @@ fn kill_again_and_again(site: &Site, times: usize, settings: &[Setting<'_>]) -> 
         };
         eprintln!("{name}: {} datagrams sent, {} lost; longest gaps", record.sent, record.lost());
         eprintln!("  around a start: {}", gaps(|one| one.started, |one| one.carries));
-        eprintln!("  between:        {}", gaps(|one| one.carries, |one| one.killed));
+        let between = cycles.iter().map(|one| record.longest_gap_within(one.carries, one.killed));
+        eprintln!("  between:        {}", Distribution::new(between));
         eprintln!("  around a kill:  {}", gaps(|one| one.killed, |one| one.over));
         assert_eq!(record.doubled(), 0, "beside a bridge nothing is forwarded twice");
     }

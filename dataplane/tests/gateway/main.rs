@@ -12,6 +12,7 @@
 //! * [`marking`] each packet has the DSCP that the rule gives it
 //! * [`reload`] a new configuration costs no packet
 //! * [`stop`], [`fail_open`] the end, wished for or not, costs next to none
+//! * [`ports_that_leave`] an interface that goes and comes back
 //! * [`status`] what it says of itself, whoever asks
 //! * [`modes`] the ways to attach, copy and wait
 //! * [`odd_frames`] frames it cannot carry, or does not understand
@@ -28,6 +29,7 @@ mod fail_open;
 mod marking;
 mod modes;
 mod odd_frames;
+mod ports_that_leave;
 mod queues;
 mod refusals;
 mod reload;

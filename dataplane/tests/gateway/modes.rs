@@ -1,12 +1,11 @@
 //! The ways to attach, to copy and to wait: traffic flows, and the status says what runs.
 
-use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use dataplane::xdp::Mode;
 
-use crate::daemon::{Daemon, Files, Setting, run_to_end};
+use crate::daemon::{Daemon, Files, Setting, cpu_ticks, run_to_end};
 use crate::lab::{CLIENT, CLIENT_V6};
 use crate::site::{on_site, text};
 use crate::web::{Nginx, download};
@@ -103,12 +102,4 @@ fn an_adaptive_worker_sleeps_when_nothing_comes() {
         assert!(site.line.answers());
         daemon.stop();
     });
-}
-
-/// Hundredths of a second of processor time that a process has used.
-fn cpu_ticks(process: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-    let (_, after_name) = text.rsplit_once(')').expect("a name in parentheses");
-    let fields = after_name.split_whitespace().skip(11).take(2);
-    fields.map(|field| field.parse::<u64>().expect("a number")).sum()
 }

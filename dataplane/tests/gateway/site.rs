@@ -105,10 +105,12 @@ impl Site {
 
     /// Whether an XDP program, whosever it is, sits on one of the gateway's ports.
     pub fn has_programs(&self) -> bool {
-        let on = |port| {
-            self.gateway().run(&["ip", "-d", "link", "show", "dev", port]).contains("prog/xdp")
-        };
-        on("lan") || on("wan")
+        self.has_programs_on("lan") || self.has_programs_on("wan")
+    }
+
+    /// The same on one of them.
+    pub fn has_programs_on(&self, port: &str) -> bool {
+        self.gateway().run(&["ip", "-d", "link", "show", "dev", port]).contains("prog/xdp")
     }
 
     /// Nothing may be left: no process in the namespaces, then no namespace and no file.

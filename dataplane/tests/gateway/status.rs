@@ -40,6 +40,7 @@ fn every_field_of_the_status_says_what_is_so() {
         assert_eq!((at("/lanes/short/dscp"), at("/lanes/long/dscp")), (18.into(), 10.into()));
         for port in ["lan", "wan"] {
             assert_eq!(at(&format!("/ports/{port}/interface")), port);
+            assert_eq!(at(&format!("/ports/{port}/state")), "up");
             assert_eq!(at(&format!("/ports/{port}/xdp")), "native");
             assert_eq!(at(&format!("/ports/{port}/copy")), "copy");
             assert_eq!(at(&format!("/ports/{port}/mtu")), 1500);
@@ -100,7 +101,8 @@ fn people_get_a_table() {
             let answer = ask(&arguments);
             assert!(answer.status.success());
             let table = String::from_utf8_lossy(&answer.stdout).into_owned();
-            for words in ["LAN lan: XDP native, copy, MTU 1500", "all accounted for", "short lane"]
+            for words in
+                ["LAN lan: up, XDP native, copy, MTU 1500", "all accounted for", "short lane"]
             {
                 assert!(table.contains(words), "{words:?} is not in {table}");
             }

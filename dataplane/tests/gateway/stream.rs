@@ -120,6 +120,14 @@ impl Record {
         self.sent as usize + self.doubled() - self.arrivals.len()
     }
 
+    /// Longest time without an arrival among those that lie between `start` and `end`.
+    pub fn longest_gap_within(&self, start: Instant, end: Instant) -> Duration {
+        let first = self.arrivals.partition_point(|arrival| arrival.at < start);
+        let past_last = self.arrivals.partition_point(|arrival| arrival.at <= end);
+        let gaps = self.arrivals[first..past_last].windows(2).map(|pair| pair[1].at - pair[0].at);
+        gaps.max().unwrap_or(end - start)
+    }
+
     /// Longest time without an arrival that touches the time from `start` to `end`.
     pub fn longest_gap(&self, start: Instant, end: Instant) -> Duration {
         let first = self.arrivals.partition_point(|arrival| arrival.at < start).saturating_sub(1);

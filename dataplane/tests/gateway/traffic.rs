@@ -270,6 +270,46 @@ impl Injector {
         let sent = sendto(socket, frame, &self.interface, MsgFlags::empty());
         assert_eq!(sent, Ok(frame.len()), "a frame of {} bytes", frame.len());
     }
+
+    /// Sends one, if the cable takes it.
+    pub fn try_send(&self, frame: &[u8]) -> bool {
+        sendto(self.socket.as_raw_fd(), frame, &self.interface, MsgFlags::MSG_DONTWAIT).is_ok()
+    }
+}
+
+/// Frames sent over and over, as they are, out of a host's `eth0`, until it is ended.
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<u64>,
+}
+
+impl Flood {
+    /// As fast as the cable takes them, or one every `pace`.
+    pub fn start(host: &Namespace, frames: Vec<Vec<u8>>, pace: Option<Duration>) -> Flood {
+        let injector = Injector::new(host);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let sender = thread::spawn(move || {
+            let mut sent = 0;
+            for frame in frames.iter().cycle() {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                sent += u64::from(injector.try_send(frame));
+                if let Some(pace) = pace {
+                    thread::sleep(pace);
+                }
+            }
+            sent
+        });
+        Flood { stop, sender }
+    }
+
+    /// Ends it; returns how many frames the cable took.
+    pub fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sender.join().expect("it went well")
+    }
 }
 
 /// A raw socket in a host's namespace, and the address of one of its interfaces.

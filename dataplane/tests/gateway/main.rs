@@ -12,7 +12,7 @@
 //! * [`marking`] each packet has the DSCP that the rule gives it
 //! * [`reload`] a new configuration costs no packet
 //! * [`stop`], [`fail_open`] the end, wished for or not, costs next to none
-//! * [`ports_that_leave`] an interface that goes and comes back
+//! * [`faults`], [`ports_that_leave`] what goes wrong around it costs no more than it must
 //! * [`status`] what it says of itself, whoever asks
 //! * [`modes`] the ways to attach, copy and wait
 //! * [`odd_frames`] frames it cannot carry, or does not understand
@@ -26,6 +26,7 @@ mod lab;
 
 mod daemon;
 mod fail_open;
+mod faults;
 mod marking;
 mod modes;
 mod odd_frames;

@@ -99,7 +99,7 @@ fn a_port_that_cannot_send_does_not_hold_up_the_other() {
 fn a_worker_that_stops_sends_what_it_received() {
     for zero_copy in [false, true] {
         let config = Config { entries: 64, zero_copy, receive_stops: zero_copy };
-        let Simulation { kernel, worker, orders, .. } = Simulation::new(config, 1);
+        let Simulation { kernel, mut worker, orders, .. } = Simulation::new(config, 1);
         kernel.borrow_mut().run_alone(orders);
         let report = worker.run();
         let kernel = kernel.borrow();

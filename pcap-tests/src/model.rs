@@ -8,6 +8,7 @@
 //! the wire; whether it can be *read* is decided by the bytes that were kept. A lie is found first.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::verdict::{Class, Outcome, Untouched};
@@ -134,12 +135,17 @@ pub struct Counts {
 
 /// What all fragments of one IP datagram have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Datagram {
-    vlans: Vec<u16>,
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: u8,
-    identification: u32,
+pub struct Datagram {
+    /// 12-bit VLAN identifiers, outer to inner.
+    pub vlans: Vec<u16>,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// IPv4: the protocol. IPv6: the fragment header's next header.
+    pub protocol: u8,
+    /// The identification field.
+    pub identification: u32,
 }
 
 /// The rule at work on one sequence of packets from LAN to WAN.
@@ -189,6 +195,51 @@ impl Model {
     pub fn packet_from_wan(&mut self, kept: &[u8], received_ns: u64) -> Answer {
         self.handled_ns = self.handled_ns.max(received_ns);
         Answer { outcome: Outcome::Untouched(Untouched::Unclassified), frame: kept.to_vec() }
+    }
+
+    /// The answer for a packet from LAN to WAN for whose flow the gateway found no room: short, and nothing is
+    /// kept of its flow. `None` when that must not happen: the flow is known, or the packet is none that counts.
+    pub fn packet_without_room(
+        &mut self,
+        kept: &[u8],
+        wire_bytes: u32,
+        received_ns: u64,
+    ) -> Option<Answer> {
+        self.handled_ns = self.handled_ns.max(received_ns);
+        if self.rule.policy == Policy::None {
+            return None;
+        }
+        let Parsed { ip, kind } = parse(kept, wire_bytes as usize).ok()?;
+        let Kind::Tcp { flow, first_of, .. } = kind else { return None };
+        if let Some(&index) = self.latest.get(&flow) {
+            if !self.silent_too_long(&self.lives[index]) {
+                return None;
+            }
+            self.lives[index].ending = Ending::Idle;
+            self.latest.remove(&flow);
+        }
+        if let Some(datagram) = first_of {
+            self.remember(datagram, Class::Short);
+        }
+        let mut frame = kept.to_vec();
+        self.mark(&mut frame, ip, Class::Short);
+        Some(Answer { outcome: Outcome::Classified(Class::Short), frame })
+    }
+
+    /// Other parameters from the next packet on; the number of datagrams stays. Lives keep their count and
+    /// their class, and those that are over by now stay so, however long a silence the new rule allows.
+    pub fn reload(&mut self, rule: Rule) {
+        let (mut latest, mut lives) = (mem::take(&mut self.latest), mem::take(&mut self.lives));
+        latest.retain(|_, &mut index| {
+            let over = self.silent_too_long(&lives[index]);
+            if over {
+                lives[index].ending = Ending::Idle;
+            }
+            !over
+        });
+        (self.latest, self.lives) = (latest, lives);
+        let fragmented_datagrams_max = self.rule.fragmented_datagrams_max;
+        self.rule = Rule { fragmented_datagrams_max, ..rule };
     }
 
     /// Every life of every flow, in order of their first packets.
@@ -318,15 +369,20 @@ impl Model {
 }
 
 /// A packet that can be classified.
-struct Parsed {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
     /// Where the IP header begins.
-    ip: usize,
-    kind: Kind,
+    pub ip: usize,
+    /// What is behind it.
+    pub kind: Kind,
 }
 
-enum Kind {
+/// What is behind an IP header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
     /// It has a TCP header.
     Tcp {
+        /// Whose packet it is.
         flow: Flow,
         /// A SYN without ACK.
         starts: bool,
@@ -376,7 +432,8 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from(u16_at(bytes, at)) * 65536 + u32::from(u16_at(bytes, at + 2))
 }
 
-fn parse(kept: &[u8], wire: usize) -> Result<Parsed, Untouched> {
+/// Reads a frame of which `kept` of the `wire` bytes are at hand.
+pub fn parse(kept: &[u8], wire: usize) -> Result<Parsed, Untouched> {
     // Two MAC addresses and an EtherType.
     reaches(14, wire, kept)?;
     let mut ether_type = u16_at(kept, 12);

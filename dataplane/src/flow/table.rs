@@ -422,4 +422,24 @@ mod tests {
         assert_eq!(touch(&mut table, 1, 10 + IDLE_NS), Some((2, false)));
         assert_eq!(touch(&mut table, 1, 11 + 2 * IDLE_NS), Some((1, true)));
     }
+
+    /// What an attack can cost: a look-up compares the entries of two buckets, and nothing else, however
+    /// full the table is and whatever was moved.
+    #[test]
+    fn every_flow_is_in_one_of_its_two_buckets() {
+        const _: () = assert!(2 * BUCKET_ENTRIES <= 16);
+        let mut table = Table::new(1000, Secret::from_seed(7));
+        let mut moved = 0;
+        for number in 0..20_000 {
+            touch(&mut table, number, 5);
+        }
+        for (bucket, entries) in table.buckets.iter().enumerate() {
+            for entry in entries.entries.iter().filter(|entry| entry.occupied) {
+                let hash = table.secret.hash(&entry.key);
+                assert!([table.first(hash), table.second(hash)].contains(&bucket), "{entry:?}");
+                moved += u32::from(bucket != table.first(hash));
+            }
+        }
+        assert!(moved > 100, "{moved} are in their second bucket");
+    }
 }

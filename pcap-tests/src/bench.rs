@@ -3,10 +3,12 @@
 //!
 //! * `port` is a port without a wire: 64-byte frames of random flows come in, what is sent is gone
 //! * `floor` touches one random cache line a packet, and does nothing else
+//! * `flood` sends new flows between the known ones, and times look-ups of chosen tuples
 //!
 //! One core, one worker. Each figure is the median of several rounds; the floor is measured between them, so
 //! that both see the same machine.
 
+mod flood;
 mod floor;
 mod port;
 
@@ -23,6 +25,7 @@ use dataplane::worker::{Published, Worker};
 use perf_event::events::Hardware;
 use serde::Serialize;
 
+pub use flood::{Flood, LookUp};
 use floor::Floor;
 use port::{Frames, MemoryPort};
 
@@ -36,6 +39,9 @@ const ROUND_PACKETS: usize = 2_000_000;
 pub struct Bench {
     /// One for each policy and number of flows.
     pub runs: Vec<Run>,
+    /// When it was asked for: what a flood of new flows costs the largest of these tables.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flood: Option<Flood>,
 }
 
 /// One policy, one number of flows.
@@ -57,14 +63,15 @@ pub struct Run {
     pub instructions_per_packet: Option<f64>,
 }
 
-/// Measures every policy at every number of flows.
-pub fn bench(flow_counts: &[usize]) -> Bench {
+/// Measures every policy at every number of flows, and a flood when asked to.
+pub fn bench(flow_counts: &[usize], flood: bool) -> Bench {
     let policies = [Policy::Split, Policy::Ecmp, Policy::None];
     let runs = flow_counts
         .iter()
         .flat_map(|&flows| policies.map(|policy| measure(policy, flows)))
         .collect();
-    Bench { runs }
+    let largest = flow_counts.iter().max().copied().filter(|_| flood);
+    Bench { runs, flood: largest.map(flood::measure) }
 }
 
 fn measure(policy: Policy, flows: usize) -> Run {
@@ -150,6 +157,6 @@ impl fmt::Display for Bench {
                 run.lane, run.flows, run.ns_per_packet, run.floor_ns, run.ratio
             )?;
         }
-        Ok(())
+        self.flood.iter().try_for_each(|flood| write!(formatter, "{flood}"))
     }
 }

@@ -104,6 +104,9 @@ struct BenchArguments {
         value_parser = clap::value_parser!(u32).range(1..=16_000_000)
     )]
     flows: Vec<u32>,
+    /// Also measure what a flood of new flows costs the largest of these tables
+    #[arg(long)]
+    flood: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -231,7 +234,7 @@ fn run_sweep(arguments: &SweepArguments) -> Result<(), Failure> {
 
 fn run_bench(arguments: &BenchArguments) -> Result<(), Failure> {
     let flows: Vec<usize> = arguments.flows.iter().map(|&flows| flows as usize).collect();
-    let bench = bench::bench(&flows);
+    let bench = bench::bench(&flows, arguments.flood);
     let shown = if arguments.json {
         write_json(&mut std::io::stdout(), &bench)
     } else {

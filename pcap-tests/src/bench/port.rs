@@ -15,11 +15,11 @@ const FRAMES: usize = 4096;
 /// Distance of two frames, as in a UMEM of 2048-byte frames.
 const FRAME_BYTES: usize = 2048;
 /// Length of a packet.
-const PACKET_BYTES: usize = 64;
+pub(super) const PACKET_BYTES: usize = 64;
 
 /// Ethernet, IPv4 and TCP with ACK set, from 10.0.0.0:1 to 192.0.2.1:443, padded. The IPv4 checksum is that of
 /// the addresses shown; nobody verifies it, and the marker only updates it.
-const TEMPLATE: [u8; PACKET_BYTES] = {
+pub(super) const TEMPLATE: [u8; PACKET_BYTES] = {
     let header = *b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00\
         \x45\x00\x00\x32\x00\x00\x40\x00\x40\x06\xae\x9b\x0a\x00\x00\x00\xc0\x00\x02\x01\
         \x00\x01\x01\xbb\x00\x00\x00\x01\x00\x00\x00\x01\x50\x10\xff\xff\x00\x00\x00\x00";
@@ -32,7 +32,7 @@ const TEMPLATE: [u8; PACKET_BYTES] = {
     packet
 };
 /// Where the template has its source address.
-const SOURCE: usize = 26;
+pub(super) const SOURCE: usize = 26;
 
 /// The free frames, used in turn as those of a UMEM are.
 pub(super) struct Frames {

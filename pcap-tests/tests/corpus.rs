@@ -63,7 +63,7 @@ fn random_scripts_hold() {
     for seed in 0..2000 {
         let options = Options { flows: 16 + random.index(100), ..Options::default() };
         let mut traffic = Traffic::new(seed, options);
-        let frames = 1 + random.index(60);
+        let frames = 1 + random.index(300);
         counters.add(&fuzz::process(&fuzz::process_seed(&mut random, &mut traffic, frames)));
     }
     reaches_everything(&counters);

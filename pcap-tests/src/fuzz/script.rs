@@ -194,19 +194,22 @@ pub fn parse_seed(frame: &Frame<'_>) -> Vec<u8> {
 /// batches of any size, with ticks and reloads in between.
 pub fn process_seed(random: &mut Random, traffic: &mut Traffic, frames: usize) -> Vec<u8> {
     let mut script = random_bytes(random, 9);
+    // In some of them time hardly passes, so that tables fill; in others flows end all the time.
+    let calm = random.pick(&[4, 40, 400]);
     for _ in 0..frames {
         let frame = traffic.next_frame();
         let kept = &frame.kept[..frame.kept.len().min(usize::from(FRAME_BYTES_MAX))];
         let cut = (frame.wire_bytes as usize - kept.len()).min(255) as u8;
-        let port_and_time = if random.one_in(4) { random.byte() } else { 0 };
+        let port_and_time = if random.one_in(calm) { random.byte() } else { 0 };
         script.extend([0, port_and_time, cut]);
         script.extend((kept.len() as u16).to_be_bytes());
         script.extend(kept);
         if random.one_in(2) {
-            script.push(8);
-            script.extend(random_bytes(random, 5));
+            let port_and_time = if random.one_in(calm) { random.byte() } else { 0 };
+            script.extend([8, port_and_time]);
+            script.extend(random_bytes(random, 4));
         }
-        if random.one_in(4) {
+        if random.one_in(calm) {
             script.push(12 + random.below(4) as u8);
             script.extend(random_bytes(random, 4));
         }

@@ -40,7 +40,7 @@ fn advise_huge_pages<T>(memory: &mut [T]) {
     }
 }
 
-/// Asks for the cache lines of `value`, which is going to be written soon.
+/// Asks for the cache lines of `value`, which is going to be read or written soon.
 #[inline(always)]
 pub fn prefetch<T>(value: &T) {
     const LINE_BYTES: usize = 64;

@@ -29,6 +29,7 @@ use crate::config::Poll;
 use crate::counters::Counters;
 use crate::flow::observer::Unobserved;
 use crate::gateway::{Gateway, Settings};
+use crate::memory;
 use crate::port::{BURST_MAX, Burst, FrameAccount, Port};
 use crate::verdict::Verdict;
 
@@ -207,7 +208,15 @@ impl<P: Port> Worker<P> {
     ) -> ArrayVec<usize, BURST_MAX> {
         let mut batch: ArrayVec<Packet<'_>, BURST_MAX> = burst
             .iter_mut()
-            .map(|frame| Packet::new(P::bytes_mut(&self.frames, frame), ingress, now_ns))
+            .map(|frame| {
+                let bytes = P::bytes_mut(&self.frames, frame);
+                // Where packets are copied, another core has just written them. Fetching a whole burst at
+                // once costs little more than fetching one.
+                if let Some(first) = bytes.first() {
+                    memory::prefetch(first);
+                }
+                Packet::new(bytes, ingress, now_ns)
+            })
             .collect();
         self.gateway.process(&mut batch, &mut Unobserved);
         let dropped = |packet: &Packet<'_>| matches!(packet.verdict, Verdict::Drop(_));

@@ -20,7 +20,10 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("capture", &["batch"]),
     ("xdp", &["batch", "port"]),
     ("config", &["flow", "lane", "xdp"]),
-    ("worker", &["batch", "clock", "config", "counters", "flow", "gateway", "port", "verdict"]),
+    (
+        "worker",
+        &["batch", "clock", "config", "counters", "flow", "gateway", "memory", "port", "verdict"],
+    ),
     ("preflight", &["config", "xdp"]),
     ("status", &["batch", "counters", "flow", "lane", "worker", "xdp"]),
     ("control", &["status"]),

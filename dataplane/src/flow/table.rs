@@ -434,7 +434,7 @@ mod tests {
             touch(&mut table, number, 5);
         }
         for (bucket, entries) in table.buckets.iter().enumerate() {
-            for entry in entries.entries.iter().filter(|entry| entry.occupied) {
+            for entry in entries.entries.iter().filter(|entry| !entry.is_free()) {
                 let hash = table.secret.hash(&entry.key);
                 assert!([table.first(hash), table.second(hash)].contains(&bucket), "{entry:?}");
                 moved += u32::from(bucket != table.first(hash));

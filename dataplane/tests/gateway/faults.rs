@@ -238,25 +238,35 @@ struct Account {
 impl Account {
     /// From now on.
     fn open(site: &Site, daemon: &Daemon<'_>) -> Account {
-        let carried = carried_to_a_standstill(site);
-        // A worker reports every ten milliseconds.
-        let mut last = accounted(&daemon.status());
-        let mut still = 0;
-        wait_for("the counters to stand still", BOUND, || {
-            let now = accounted(&daemon.status());
-            still = if now == last { still + 1 } else { 0 };
-            last = now;
-            still >= 5
-        });
-        Account { carried, accounted: last }
+        Account::at_rest(site, daemon)
     }
 
-    /// Ends the gateway and compares.
+    /// Compares, and ends the gateway.
     fn close(self, site: &Site, daemon: Daemon<'_>) -> Status {
-        let carried = carried_to_a_standstill(site) - self.carried;
+        let now = Account::at_rest(site, &daemon);
         let last = daemon.stop();
-        assert_eq!(accounted(&last) - self.accounted, carried, "{:?}", last.workers[0].report);
+        let (accounted, carried) = (now.accounted - self.accounted, now.carried - self.carried);
+        assert_eq!(accounted, carried, "{:?}", last.workers[0].report);
         last
+    }
+
+    /// When the daemon's counters have stood still (a worker reports every ten milliseconds) and the cables
+    /// carried nothing meanwhile: a host may have something to say of its own at any moment.
+    fn at_rest(site: &Site, daemon: &Daemon<'_>) -> Account {
+        loop {
+            let carried = carried_to_a_standstill(site);
+            let mut accounted_last = accounted(&daemon.status());
+            let mut still = 0;
+            wait_for("the counters to stand still", BOUND, || {
+                let now = accounted(&daemon.status());
+                still = if now == accounted_last { still + 1 } else { 0 };
+                accounted_last = now;
+                still >= 5
+            });
+            if carried_to_a_standstill(site) == carried {
+                return Account { carried, accounted: accounted_last };
+            }
+        }
     }
 }
 

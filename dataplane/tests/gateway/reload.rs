@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Setting, assert_no_packet_missed};
+use crate::daemon::{Daemon, Setting};
 use crate::site::on_site;
 use crate::sniffer::Sniffer;
 use crate::traffic::{Conversation, Train, Transfer};
@@ -69,7 +69,6 @@ fn a_transfer_goes_on_through_reloads() {
         far.finish();
         site.wait_for_silence();
         let last = daemon.stop();
-        assert_no_packet_missed(&last);
         assert_eq!((last.total.flows.created, last.total.flows.promoted), (1, 1));
         assert_eq!(last.reloads.accepted, 5);
     });

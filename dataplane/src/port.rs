@@ -58,7 +58,8 @@ pub trait Port: Sized {
     /// The packet in a frame.
     fn bytes_mut<'a>(frames: &'a Self::Frames, frame: &'a mut Self::Frame) -> &'a mut [u8];
 
-    /// Sleeps until a packet arrives on either port, `timeout` passes or a signal interrupts.
+    /// Sleeps until a packet arrives on a port whose opposite has room to send it, `timeout` passes or a signal
+    /// interrupts.
     fn wait(ports: &mut [Self; 2], timeout: Duration);
 
     /// What it has counted until now.

@@ -19,8 +19,6 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, TryRecvError};
-use nix::poll::ppoll;
-use nix::sys::time::TimeSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Packet, PortId};
@@ -39,8 +37,6 @@ const TICK_NS: u64 = 10_000_000;
 const SPIN_ROUNDS: u32 = 256;
 /// Longest sleep, so that ticks go on.
 const SLEEP_MAX: Duration = Duration::from_nanos(TICK_NS);
-/// Sleep of an adaptive worker that a full transmit ring keeps from taking the packets that wait.
-const BLOCKED_SLEEP: Duration = Duration::from_millis(1);
 /// How long a stopping worker waits for packets in flight.
 const DRAIN_MAX_NS: u64 = 500_000_000;
 
@@ -152,23 +148,12 @@ impl<P: Port> Worker<P> {
                 break;
             }
             if self.poll == Poll::Adaptive && idle_rounds >= SPIN_ROUNDS {
-                self.sleep();
+                P::wait(&mut self.ports, SLEEP_MAX);
             }
         }
         self.drain();
         self.gateway.settle();
         self.report()
-    }
-
-    /// Waits for a packet. One that cannot be taken, because the ring that it should leave by is full (its
-    /// link may be down for hours), would end that wait at once.
-    fn sleep(&mut self) {
-        if self.ports.iter().all(|port| port.transmit_room() > 0) {
-            P::wait(&mut self.ports, SLEEP_MAX);
-        } else {
-            // Nothing is waited for; an early end does no harm.
-            let _ = ppoll(&mut [], Some(TimeSpec::from_duration(BLOCKED_SLEEP)), None);
-        }
     }
 
     /// Both directions once; returns how many packets there were.

@@ -220,7 +220,10 @@ impl<R: Rings> Port for RingPort<R> {
     fn wait(ports: &mut [Self; 2], timeout: Duration) {
         let at_rest = ports.iter().all(RingPort::at_rest);
         let timeout = if at_rest { timeout } else { timeout.min(RESTLESS_WAIT_MAX) };
-        R::wait(ports.each_mut().map(|port| &mut port.rings), timeout);
+        // A packet that cannot be taken, because the ring that it should leave by is full (its link may be
+        // down for hours), must not end every sleep at once.
+        let [lan, wan] = ports.each_ref().map(|port| port.transmit_room() > 0);
+        R::wait(ports.each_mut().map(|port| &mut port.rings), [wan, lan], timeout);
     }
 
     /// One system call.

@@ -119,8 +119,9 @@ pub trait Rings: Sized {
     /// The kernel's, none of them fatal.
     fn wake_transmit(&mut self) -> Result<(), Errno>;
 
-    /// Sleeps until a packet was received in any of them, `timeout` passes or a signal interrupts.
-    fn wait(rings: [&mut Self; 2], timeout: Duration);
+    /// Sleeps until a packet was received in any of them that is `wanted`, `timeout` passes or a signal
+    /// interrupts.
+    fn wait(rings: [&mut Self; 2], wanted: [bool; 2], timeout: Duration);
 
     /// What the kernel counts; everything else is 0.
     fn statistics(&self) -> SocketStatistics;

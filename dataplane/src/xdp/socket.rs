@@ -272,9 +272,11 @@ impl Rings for SocketRings {
         send(self.socket().as_raw_fd(), &[], MsgFlags::MSG_DONTWAIT).map(drop)
     }
 
-    fn wait(rings: [&mut SocketRings; 2], timeout: Duration) {
+    fn wait(rings: [&mut SocketRings; 2], wanted: [bool; 2], timeout: Duration) {
+        let [lan, wan] = rings.each_ref().map(|rings| rings.socket());
+        let events = |wanted| if wanted { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut sockets =
-            rings.each_ref().map(|rings| PollFd::new(rings.socket(), PollFlags::POLLIN));
+            [PollFd::new(lan, events(wanted[0])), PollFd::new(wan, events(wanted[1]))];
         // An error is a signal, or nothing that another round would not meet again and count.
         let _ = ppoll(&mut sockets, Some(TimeSpec::from_duration(timeout)), None);
     }

@@ -746,10 +746,15 @@ impl Rings for SimulatedRings {
 
     /// Nobody sleeps here; but nobody may want to sleep for long while only a round of the worker can get
     /// things going.
-    fn wait(rings: [&mut SimulatedRings; 2], timeout: Duration) {
+    fn wait(rings: [&mut SimulatedRings; 2], wanted: [bool; 2], timeout: Duration) {
         let mut kernel = rings[0].kernel.borrow_mut();
         kernel.sleeps += usize::from(matches!(kernel.alone, Some(Alone::UntilRest(_))));
         assert!(kernel.sleeps < SLEEPS_MAX, "it never comes to rest: {:?}", kernel.account());
+        for port in PortId::ALL {
+            let egress = kernel.account().transmitting[port.opposite().index()];
+            let room = egress < kernel.config.entries;
+            assert_eq!(wanted[port.index()], room, "woken by what it cannot take: {port:?}");
+        }
         if !kernel.frames_at_rest() {
             assert!(timeout <= Duration::from_millis(1), "{timeout:?}");
             PortId::ALL.into_iter().for_each(|port| kernel.complete(port, usize::MAX));

@@ -25,7 +25,7 @@ use crate::wire::frame::{Frame, Transport};
 use crate::wire::window::Unparsed;
 
 /// Packets that go through a stage together: enough to keep the memory busy, few enough for the cache.
-const STAGE_PACKETS: usize = 32;
+const STAGE_PACKETS: usize = 64;
 
 /// What may change while packets flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

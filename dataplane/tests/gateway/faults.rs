@@ -50,11 +50,7 @@ fn a_link_that_goes_down_and_up_stops_traffic_no_longer_than_that() {
 fn while_the_far_link_is_down_the_worker_sleeps_and_the_near_port_still_speaks_to_the_kernel() {
     on_site(|site| {
         let (host, gateway) = (site.datacenter(), site.gateway());
-        gateway.address("lan", "10.9.0.9/24");
-        host.address("eth0", "10.9.0.1/24");
-        let (host_mac, gateway_mac) = (host.mac("eth0"), gateway.mac("lan"));
-        host.run(&words(&format!("ip neigh replace 10.9.0.9 lladdr {gateway_mac} dev eth0")));
-        gateway.run(&words(&format!("ip neigh replace 10.9.0.1 lladdr {host_mac} dev lan")));
+        site.introduce_datacenter_and_gateway();
 
         let daemon = Daemon::start(site, &[("ports.ring_entries", "64")]);
         let train = Train::start(site, true);

@@ -160,19 +160,14 @@ fn a_frame_longer_than_packet_memory_is_left_to_the_kernel_and_counted() {
 fn frames_to_the_ports_own_address_reach_the_kernel() {
     on_site(|site| {
         let (host, gateway) = (site.datacenter(), site.gateway());
-        gateway.address("lan", "10.9.0.9/24");
-        host.address("eth0", "10.9.0.1/24");
-        // A wire does not answer ARP, so both are told.
-        let (host_mac, gateway_mac) = (host.mac("eth0"), gateway.mac("lan"));
-        host.run(&words(&format!("ip neigh replace 10.9.0.9 lladdr {gateway_mac} dev eth0")));
-        gateway.run(&words(&format!("ip neigh replace 10.9.0.1 lladdr {host_mac} dev lan")));
+        site.introduce_datacenter_and_gateway();
         let daemon = Daemon::start(site, &[]);
         let sniffer = Sniffer::start(site, site.far_host(), "far");
         host.run(&words("ping -n -q -c 10 -i 0.01 -W 5 10.9.0.9"));
         // Also when it makes no sense to the kernel.
-        Injector::new(host).send(&sized(mac(&gateway_mac), 100));
+        Injector::new(host).send(&sized(mac(&gateway.mac("lan")), 100));
         let [far] = Sniffer::end(site, [sniffer]);
-        let to_the_port = mac(&gateway_mac);
+        let to_the_port = mac(&gateway.mac("lan"));
         assert!(far.frames().iter().all(|frame| frame[..6] != to_the_port), "it went on too");
         let last = daemon.stop();
         assert_eq!(last.ports.lan.kernel.own_address, 11);

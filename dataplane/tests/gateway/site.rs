@@ -70,6 +70,17 @@ impl Site {
         &self.line.gateway
     }
 
+    /// Gives the gateway's `lan` and the datacenter's host addresses, 10.9.0.9 and 10.9.0.1, and tells each the
+    /// other's MAC address: a wire does not answer ARP.
+    pub fn introduce_datacenter_and_gateway(&self) {
+        let (host, gateway) = (self.datacenter(), self.gateway());
+        gateway.address("lan", "10.9.0.9/24");
+        host.address("eth0", "10.9.0.1/24");
+        let (host_mac, gateway_mac) = (host.mac("eth0"), gateway.mac("lan"));
+        host.run(&words(&format!("ip neigh replace 10.9.0.9 lladdr {gateway_mac} dev eth0")));
+        gateway.run(&words(&format!("ip neigh replace 10.9.0.1 lladdr {host_mac} dev lan")));
+    }
+
     /// Puts the gateway's ports on a bridge, as an operator does who wants traffic to go on without
     /// the gateway. The bridge sends nothing of its own: no spanning tree, no addresses, no
     /// multicast queries; and a new port forwards at once.

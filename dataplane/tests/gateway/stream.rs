@@ -1,16 +1,14 @@
 //! A datagram a millisecond, each with its number and the times it was sent and arrived: the ruler for
 //! interruptions.
 
-use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
-
-use crate::lab::{CLIENT, SERVER, wait_for};
+use crate::lab::wait_for;
 use crate::site::{BOUND, Site};
+use crate::traffic::udp_pair;
 
 const PACE: Duration = Duration::from_millis(1);
 
@@ -32,15 +30,7 @@ struct Arrival {
 impl Stream {
     /// From the datacenter to the far host, or the other way.
     pub fn start(site: &Site, outbound: bool) -> Stream {
-        let (from, to, address) = match outbound {
-            true => (site.datacenter(), site.far_host(), SERVER),
-            false => (site.far_host(), site.datacenter(), CLIENT),
-        };
-        let receiver = to.enter(|| UdpSocket::bind((address, 0)).expect("free"));
-        setsockopt(&receiver, sockopt::RcvBufForce, &(8 << 20)).expect("root may");
-        receiver.set_read_timeout(Some(Duration::from_millis(100))).expect("possible");
-        let sender = from.enter(|| UdpSocket::bind("0.0.0.0:0").expect("free"));
-        sender.connect(receiver.local_addr().expect("bound")).expect("reachable");
+        let (sender, receiver) = udp_pair(site, outbound);
 
         let stop = Arc::new(AtomicBool::new(false));
         let arrivals = Arc::new(Mutex::new(Vec::new()));

@@ -178,15 +178,7 @@ const PACE: Duration = Duration::from_micros(200);
 impl Train {
     /// From the datacenter to the far host, or the other way.
     pub fn start(site: &Site, outbound: bool) -> Train {
-        let (from, to, address) = match outbound {
-            true => (site.datacenter(), site.far_host(), SERVER),
-            false => (site.far_host(), site.datacenter(), CLIENT),
-        };
-        let receiver = to.enter(|| UdpSocket::bind((address, 0)).expect("free"));
-        setsockopt(&receiver, sockopt::RcvBufForce, &(8 << 20)).expect("root may");
-        receiver.set_read_timeout(Some(Duration::from_millis(100))).expect("possible");
-        let sender = from.enter(|| UdpSocket::bind("0.0.0.0:0").expect("free"));
-        sender.connect(receiver.local_addr().expect("bound")).expect("reachable");
+        let (sender, receiver) = udp_pair(site, outbound);
 
         let stop = Arc::new(AtomicBool::new(false));
         let arrived = Arc::new(AtomicU64::new(0));
@@ -333,4 +325,18 @@ pub fn mac(text: &str) -> [u8; 6] {
         *byte = u8::from_str_radix(digits, 16).expect("two digits");
     }
     bytes
+}
+
+/// A sender and the receiver that it is connected to: from the datacenter to the far host, or the other way.
+pub fn udp_pair(site: &Site, outbound: bool) -> (UdpSocket, UdpSocket) {
+    let (from, to, address) = match outbound {
+        true => (site.datacenter(), site.far_host(), SERVER),
+        false => (site.far_host(), site.datacenter(), CLIENT),
+    };
+    let receiver = to.enter(|| UdpSocket::bind((address, 0)).expect("free"));
+    setsockopt(&receiver, sockopt::RcvBufForce, &(8 << 20)).expect("root may");
+    receiver.set_read_timeout(Some(Duration::from_millis(100))).expect("possible");
+    let sender = from.enter(|| UdpSocket::bind("0.0.0.0:0").expect("free"));
+    sender.connect(receiver.local_addr().expect("bound")).expect("reachable");
+    (sender, receiver)
 }

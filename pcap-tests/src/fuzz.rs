@@ -40,7 +40,7 @@ pub fn parse(input: &[u8]) {
     let mut frame = Frame {
         addresses: [u64::MAX; 4],
         transport: Transport::LaterFragment,
-        ports: u32::MAX,
+        ports_and_vlans: u64::MAX,
         opens_connection: true,
         datagram: Datagram { protocol: u8::MAX, identification: u32::MAX },
         ..Frame::default()
@@ -52,7 +52,7 @@ pub fn parse(input: &[u8]) {
 
 /// A frame in the model's words.
 fn described(frame: &Frame) -> Parsed {
-    let vlans = frame.vlans.identifiers().to_vec();
+    let vlans = frame.vlans().identifiers().to_vec();
     let [source, destination]: [IpAddr; 2] = match frame.version {
         Version::V4 => [frame.addresses[0] >> 32, frame.addresses[0]]
             .map(|address| Ipv4Addr::from(address as u32).into()),
@@ -74,8 +74,8 @@ fn described(frame: &Frame) -> Parsed {
             first_of: (frame.transport == Transport::FirstFragment).then(datagram),
             starts: frame.opens_connection,
             flow: model::Flow {
-                source_port: (frame.ports >> 16) as u16,
-                destination_port: frame.ports as u16,
+                source_port: (frame.ports_and_vlans >> 48) as u16,
+                destination_port: (frame.ports_and_vlans >> 32) as u16,
                 vlans,
                 source,
                 destination,

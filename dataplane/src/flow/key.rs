@@ -41,7 +41,7 @@ impl Ipv4Key {
     /// The flow of an IPv4 frame.
     #[inline(always)]
     pub fn of(frame: &Frame) -> Self {
-        Key([frame.addresses[0], ports_and_vlans(frame)])
+        Key([frame.addresses[0], frame.ports_and_vlans])
     }
 }
 
@@ -50,13 +50,8 @@ impl Ipv6Key {
     #[inline(always)]
     pub fn of(frame: &Frame) -> Self {
         let [s0, s1, d0, d1] = frame.addresses;
-        Key([s0, s1, d0, d1, ports_and_vlans(frame), 0])
+        Key([s0, s1, d0, d1, frame.ports_and_vlans, 0])
     }
-}
-
-#[inline(always)]
-fn ports_and_vlans(frame: &Frame) -> u64 {
-    u64::from(frame.ports) << 32 | u64::from(frame.vlans.packed())
 }
 
 impl FlowKey {
@@ -106,7 +101,7 @@ pub type DatagramKey = Key<6>;
 /// The name of the datagram that a fragment belongs to.
 pub fn datagram_of(frame: &Frame) -> DatagramKey {
     let Datagram { protocol, identification } = frame.datagram;
-    let vlans_and_protocol = u64::from(frame.vlans.packed()) << 16 | u64::from(protocol) << 8;
+    let vlans_and_protocol = u64::from(frame.vlans().packed()) << 16 | u64::from(protocol) << 8;
     let identification = u64::from(identification);
     match frame.version {
         Version::V4 => Key([frame.addresses[0], 0, 0, 0, vlans_and_protocol, identification]),
@@ -124,9 +119,8 @@ mod tests {
     #[test]
     fn a_key_taken_apart_is_what_it_was_made_of() {
         let mut frame = Frame {
-            vlans: Vlans::from_packed(2 << 24 | 7 << 12 | 4095),
             addresses: [0x0a00_00ff_c0a8_0102, 0, 0, 0],
-            ports: 0xffff_0050,
+            ports_and_vlans: 0xffff_0050 << 32 | 2 << 24 | 7 << 12 | 4095,
             ..Frame::default()
         };
         let tuple = FlowKey::V4(Ipv4Key::of(&frame)).tuple();
@@ -135,7 +129,7 @@ mod tests {
         assert_eq!(tuple.destination.to_string(), "192.168.1.2");
         assert_eq!((tuple.source_port, tuple.destination_port), (65535, 80));
 
-        frame.vlans = Vlans::default();
+        frame.ports_and_vlans = 0;
         frame.addresses = [0xfd << 56, 9, u64::MAX, u64::MAX];
         let tuple = FlowKey::V6(Ipv6Key::of(&frame)).tuple();
         assert_eq!(tuple.source.to_string(), "fd00::9");

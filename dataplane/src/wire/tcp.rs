@@ -28,5 +28,11 @@ pub fn parse(window: &Window, offset: usize, payload_end: usize) -> Result<Heade
     if header_bytes < HEADER_BYTES || offset + header_bytes > payload_end {
         return Err(Unparsed::Malformed);
     }
-    Ok(Header { ports: u32_at(header, 0), opens_connection: header[13] & (SYN | ACK) == SYN })
+    Ok(Header { ports: u32_at(header, 0), opens_connection: opens_connection(header[13]) })
+}
+
+/// Whether these flags have SYN without ACK.
+#[inline(always)]
+pub(super) fn opens_connection(flags: u8) -> bool {
+    flags & (SYN | ACK) == SYN
 }

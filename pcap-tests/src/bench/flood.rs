@@ -167,7 +167,8 @@ fn close_under_another_secret(index: u32) -> Tuple {
     thread_local! { static OTHER: Secret = Secret::from_seed(99); }
     let hash = |&(source, ports): &Tuple| {
         let addresses = [u64::from(source) << 32 | 0xc000_0201, 0, 0, 0];
-        let frame = Frame { addresses, ports, ..Frame::default() };
+        let frame =
+            Frame { addresses, ports_and_vlans: u64::from(ports) << 32, ..Frame::default() };
         OTHER.with(|secret| secret.hash(&Ipv4Key::of(&frame)))
     };
     let candidates = (0..16).map(|n| (3 << 30 | index, n << 16 | 83));

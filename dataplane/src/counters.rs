@@ -93,30 +93,34 @@ impl Counters {
     /// Counts packets that the gateway has decided on.
     #[inline(always)]
     pub fn count(&mut self, packets: &[Packet<'_>]) {
-        // Summed in registers first: the counters themselves are written once a call.
+        // Summed in registers first: the counters themselves are written once a call. Which lane a packet is
+        // in cannot be predicted, so nothing branches on it.
         let (mut long, mut untouched, mut dropped) = (0, 0, 0);
+        let (mut untouched_bytes, mut dropped_bytes) = (0, 0);
         let mut bytes = Bytes::default();
         for packet in packets {
             let wire_bytes = u64::from(packet.wire_bytes);
             bytes.received += wire_bytes;
-            if let Verdict::Drop(reason) = packet.verdict {
-                dropped += 1;
-                *self.dropped.of(reason) += 1;
-                continue;
-            }
-            bytes.forwarded += wire_bytes;
-            match packet.outcome {
-                Outcome::Classified(Class::Short) => bytes.short += wire_bytes,
-                Outcome::Classified(Class::Long) => {
-                    long += 1;
-                    bytes.long += wire_bytes;
+            match (packet.verdict, packet.outcome) {
+                (Verdict::Transmit(_), Outcome::Classified(class)) => {
+                    let is_long = u64::from(class == Class::Long);
+                    long += is_long;
+                    bytes.long += wire_bytes * is_long;
                 }
-                Outcome::Untouched(reason) => {
+                (Verdict::Transmit(_), Outcome::Untouched(reason)) => {
                     untouched += 1;
+                    untouched_bytes += wire_bytes;
                     *self.untouched.of(reason) += 1;
+                }
+                (Verdict::Drop(reason), _) => {
+                    dropped += 1;
+                    dropped_bytes += wire_bytes;
+                    *self.dropped.of(reason) += 1;
                 }
             }
         }
+        bytes.forwarded = bytes.received - dropped_bytes;
+        bytes.short = bytes.forwarded - bytes.long - untouched_bytes;
         let received = packets.len() as u64;
         let forwarded = received - dropped;
         self.received += received;

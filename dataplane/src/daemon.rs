@@ -578,7 +578,7 @@ fn settings(config: &Config, interfaces: &[Interface; 2]) -> Settings {
     Settings {
         rule: config.rule,
         lanes: config.lanes,
-        frame_bytes_max: interfaces.each_ref().map(|port| Some(port.mtu + LINK_HEADER_BYTES)),
+        frame_bytes_max: interfaces.each_ref().map(|port| port.mtu + LINK_HEADER_BYTES),
     }
 }
 

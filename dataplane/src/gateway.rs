@@ -34,8 +34,8 @@ pub struct Settings {
     pub rule: Rule,
     /// Where classes go.
     pub lanes: Lanes,
-    /// Longest frame each port can send, in bytes; `None` when there is no limit.
-    pub frame_bytes_max: [Option<u32>; 2],
+    /// Longest frame each port can send, in bytes; `u32::MAX` when there is no limit.
+    pub frame_bytes_max: [u32; 2],
 }
 
 /// A packet between two stages.
@@ -138,18 +138,21 @@ impl Gateway {
     }
 
     fn look_up<O: Observer>(&mut self, packets: &mut [Packet<'_>], observer: &mut O) {
+        let mut now_ns = self.now_ns;
         for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
-            self.now_ns = self.now_ns.max(packet.received_ns);
+            now_ns = now_ns.max(packet.received_ns);
             packet.outcome = match staged.untouched {
                 Some(reason) => Outcome::Untouched(reason),
-                None => classify(&mut self.classifier, staged, packet, self.now_ns, observer),
+                None => classify(&mut self.classifier, staged, packet, now_ns, observer),
             };
             let egress = packet.ingress.opposite();
-            packet.verdict = match self.settings.frame_bytes_max[egress.index()] {
-                Some(limit) if packet.wire_bytes > limit => Verdict::Drop(DropReason::ExceedsMtu),
-                _ => Verdict::Transmit(egress),
+            packet.verdict = if packet.wire_bytes > self.settings.frame_bytes_max[egress.index()] {
+                Verdict::Drop(DropReason::ExceedsMtu)
+            } else {
+                Verdict::Transmit(egress)
             };
         }
+        self.now_ns = now_ns;
     }
 
     fn mark(&mut self, packets: &mut [Packet<'_>]) {
@@ -213,7 +216,7 @@ mod tests {
                 restart_on_syn: true,
             },
             lanes: Lanes { short: Mark::new(18).unwrap(), long: Mark::new(10).unwrap() },
-            frame_bytes_max: [None, None],
+            frame_bytes_max: [u32::MAX; 2],
         }
     }
 
@@ -320,7 +323,7 @@ mod tests {
     #[test]
     fn a_frame_too_long_for_the_far_port_is_dropped_and_counted() {
         let mut limited = settings();
-        limited.frame_bytes_max = [Some(100), Some(200)];
+        limited.frame_bytes_max = [100, 200];
         let mut gateway = gateway(limited, 10);
         let mut verdict = |length: usize, ingress| {
             let mut bytes = frame(1, length - 54);

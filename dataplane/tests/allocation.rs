@@ -74,11 +74,8 @@ where
     let defaults = Config::defaults();
     // Few flows, so that the table overflows; ports of different MTU, so that packets are dropped.
     let capacity = Capacity { ipv4_flows_max: 256, ipv6_flows_max: 256, ..defaults.capacity };
-    let mut settings = Settings {
-        rule: defaults.rule,
-        lanes: defaults.lanes,
-        frame_bytes_max: [None, Some(1000)],
-    };
+    let mut settings =
+        Settings { rule: defaults.rule, lanes: defaults.lanes, frame_bytes_max: [u32::MAX, 1000] };
     let gateway = Gateway::new(settings, capacity, Secret::random());
     let (orders, inbox) = bounded(16);
     let published = Published::default();

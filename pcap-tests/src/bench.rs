@@ -110,7 +110,7 @@ fn worker(policy: Policy, flows: usize) -> Worker<MemoryPort> {
     let config = Config::defaults();
     let mut rule = config.rule;
     rule.policy = policy;
-    let settings = Settings { rule, lanes: config.lanes, frame_bytes_max: [Some(1518); 2] };
+    let settings = Settings { rule, lanes: config.lanes, frame_bytes_max: [1518; 2] };
     let capacity = Capacity { ipv4_flows_max: flows, ipv6_flows_max: 1, ..config.capacity };
     let gateway = Gateway::new(settings, capacity, Secret::random());
     // Nobody gives orders: rounds are called for, not run.

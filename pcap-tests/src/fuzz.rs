@@ -208,9 +208,10 @@ impl Contest {
             }
         }
         let limit = self.start.frame_bytes_max[ingress.opposite().index()];
-        let verdict = match limit {
-            Some(limit) if *wire_bytes > limit => Verdict::Drop(DropReason::ExceedsMtu),
-            _ => Verdict::Transmit(ingress.opposite()),
+        let verdict = if *wire_bytes > limit {
+            Verdict::Drop(DropReason::ExceedsMtu)
+        } else {
+            Verdict::Transmit(ingress.opposite())
         };
         assert_eq!(packet.verdict, verdict, "{arrival:?}");
         self.count(packet);

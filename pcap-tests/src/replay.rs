@@ -15,7 +15,7 @@ const SEED: u64 = 0;
 /// A gateway set up as the configuration says, for capture files: there is no MTU to exceed.
 pub fn gateway(config: &Config) -> Gateway {
     let settings =
-        Settings { rule: config.rule, lanes: config.lanes, frame_bytes_max: [None, None] };
+        Settings { rule: config.rule, lanes: config.lanes, frame_bytes_max: [u32::MAX; 2] };
     Gateway::new(settings, config.capacity, Secret::from_seed(SEED))
 }
 

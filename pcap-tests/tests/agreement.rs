@@ -165,7 +165,7 @@ fn gateway(seed: u64, rule: Rule) -> Gateway {
             short: Mark::new(rule.short_dscp).expect("six bits"),
             long: Mark::new(rule.long_dscp).expect("six bits"),
         },
-        frame_bytes_max: [None; 2],
+        frame_bytes_max: [u32::MAX; 2],
     };
     // The model forgets no flow, so there must be room for all.
     let capacity = Capacity {

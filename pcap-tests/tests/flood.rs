@@ -135,7 +135,7 @@ impl Site {
         let config = Config::defaults();
         let mut rule = config.rule;
         rule.threshold_packets = THRESHOLD_PACKETS;
-        let settings = Settings { rule, lanes: config.lanes, frame_bytes_max: [None; 2] };
+        let settings = Settings { rule, lanes: config.lanes, frame_bytes_max: [u32::MAX; 2] };
         let capacity = Capacity {
             ipv4_flows_max: flows_max,
             ipv6_flows_max: flows_max,

@@ -31,7 +31,10 @@ impl Mark {
     /// is there, and its first four bits are its version.
     #[inline(always)]
     pub fn apply(self, frame: &mut [u8], ip_offset: usize) {
-        let header = &mut frame[ip_offset..];
+        // As much of a header as is looked at, in one check of its length.
+        let Some(header) = frame.get_mut(ip_offset..).and_then(<[u8]>::first_chunk_mut) else {
+            unreachable!("the header was parsed");
+        };
         if header[0] >> 4 == 4 {
             self.apply_ipv4(header);
         } else {
@@ -40,13 +43,12 @@ impl Mark {
     }
 
     #[inline(always)]
-    fn apply_ipv4(self, header: &mut [u8]) {
+    fn apply_ipv4(self, header: &mut [u8; 12]) {
         let traffic_class = self.dscp << 2 | header[1] & ECN;
         if traffic_class == header[1] {
             return;
         }
-        let old = u16::from_be_bytes([header[0], header[1]]);
-        let new = u16::from_be_bytes([header[0], traffic_class]);
+        let (old, new) = (u16::from(header[1]), u16::from(traffic_class));
         let sum = u16::from_be_bytes([header[10], header[11]]);
         header[1] = traffic_class;
         header[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
@@ -54,7 +56,7 @@ impl Mark {
 
     /// Version (4), traffic class (8), flow label (20): the DSCP lies across the first two bytes.
     #[inline(always)]
-    fn apply_ipv6(self, header: &mut [u8]) {
+    fn apply_ipv6(self, header: &mut [u8; 12]) {
         header[0] = header[0] & 0xf0 | self.dscp >> 2;
         header[1] = header[1] & 0x3f | self.dscp << 6;
     }
@@ -84,9 +86,11 @@ mod tests {
     fn every_dscp_is_written_and_all_else_is_kept_in_ipv6() {
         for dscp in 0..64_u8 {
             for before in [[0x60, 0x00], [0x6f, 0xff], [0x6a, 0x5c]] {
-                let mut header = before;
+                let mut header = [0; 12];
+                header[..2].copy_from_slice(&before);
                 Mark::new(dscp).unwrap().apply_ipv6(&mut header);
-                let word = u16::from_be_bytes(header);
+                assert_eq!(header[2..], [0; 10]);
+                let word = u16::from_be_bytes([header[0], header[1]]);
                 assert_eq!(word >> 6 & 0x3f, u16::from(dscp));
                 assert_eq!(word & 0xf03f, u16::from_be_bytes(before) & 0xf03f);
             }

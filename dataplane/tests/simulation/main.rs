@@ -265,7 +265,7 @@ fn gateway() -> Gateway {
             restart_on_syn: true,
         },
         lanes: Lanes { short: mark(SHORT_DSCP), long: mark(LONG_DSCP) },
-        frame_bytes_max: [None, Some(WAN_FRAME_BYTES_MAX as u32)],
+        frame_bytes_max: [u32::MAX, WAN_FRAME_BYTES_MAX as u32],
     };
     let capacity = Capacity { ipv4_flows_max: 256, ipv6_flows_max: 1, fragmented_datagrams_max: 1 };
     Gateway::new(settings, capacity, Secret::from_seed(1))

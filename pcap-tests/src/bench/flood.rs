@@ -189,7 +189,7 @@ impl Site {
         rule.policy = Policy::Split;
         // No flow ends while this takes.
         rule.idle_timeout_ns = 1 << 50;
-        let settings = Settings { rule, lanes: config.lanes, frame_bytes_max: [Some(1518); 2] };
+        let settings = Settings { rule, lanes: config.lanes, frame_bytes_max: [1518; 2] };
         let capacity = Capacity { ipv4_flows_max: flows, ipv6_flows_max: 1, ..config.capacity };
         Site {
             gateway: Gateway::new(settings, capacity, Secret::random()),

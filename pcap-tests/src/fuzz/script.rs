@@ -25,7 +25,7 @@ pub(super) struct Start {
     /// IPv4 and IPv6.
     pub(super) flows_max: [usize; 2],
     pub(super) seed: u64,
-    pub(super) frame_bytes_max: [Option<u32>; 2],
+    pub(super) frame_bytes_max: [u32; 2],
     /// Where the rule says "split", the gateways are told "ecmp".
     pub(super) ecmp: bool,
     pub(super) rule: Rule,
@@ -84,7 +84,7 @@ impl<'a> Script<'a> {
         self.fragmented_datagrams_max = 1 + self.up_to(7)?;
         let seed = u64::from(self.byte()?);
         let flags = self.byte()?;
-        let limit = |bit: u8, bytes| (flags & bit != 0).then_some(bytes);
+        let limit = |bit: u8, bytes| if flags & bit != 0 { bytes } else { u32::MAX };
         Some(Start {
             flows_max,
             seed,

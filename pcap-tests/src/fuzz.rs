@@ -17,6 +17,7 @@ use dataplane::counters::Counters;
 use dataplane::flow::classifier::{self, Capacity};
 use dataplane::flow::observer::Unobserved;
 use dataplane::flow::secret::Secret;
+use dataplane::flow::table;
 use dataplane::gateway::{Gateway, Settings};
 use dataplane::lane::Lanes;
 use dataplane::lane::mark::Mark;
@@ -285,8 +286,9 @@ impl Contest {
         (flows.restarted, flows.active) = (lives.restarted, lives.active);
         flows.promoted = if self.start.ecmp { 0 } else { lives.promoted };
         assert_eq!(counters, self.expected, "gateway left, model right");
-        // Two entries for each flow a table is made for, and two buckets at least.
-        let entries: usize = self.start.flows_max.iter().map(|flows| 2 * flows.max(&2)).sum();
+        // Two entries a bucket.
+        let entries: usize =
+            self.start.flows_max.iter().map(|&flows| 2 * table::buckets_for(flows)).sum();
         assert!(counters.flows.active <= entries as u64, "{counters:?}");
         counters
     }

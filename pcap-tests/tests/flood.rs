@@ -18,7 +18,6 @@ use dataplane::flow::observer::{FlowPacket, Observer, Unobserved};
 use dataplane::flow::secret::Secret;
 use dataplane::gateway::{Gateway, Settings};
 use dataplane::verdict::{Class, Outcome, Verdict};
-use dataplane::wire::ethernet::Vlans;
 use dataplane::wire::frame::{Frame, Version};
 use etherparse::PacketBuilder;
 use pcap_tests::model::{Model, Rule};
@@ -67,7 +66,8 @@ const SOMEBODY: Tuple = Tuple {
 impl Tuple {
     /// The hash by which a table with this secret finds it.
     fn hash(&self, secret: &Secret) -> u64 {
-        let mut frame = Frame { ports: self.ports, vlans: Vlans::default(), ..Frame::default() };
+        let ports_and_vlans = u64::from(self.ports) << 32;
+        let mut frame = Frame { ports_and_vlans, ..Frame::default() };
         if self.v6 {
             frame.version = Version::V6;
             let ([s0, s1], [d0, d1]) = (self.source, self.destination);

@@ -1,5 +1,6 @@
 //! The floor: what the memory takes for one random line a packet, when somebody asks early enough.
 
+use dataplane::flow::table::buckets_for;
 use dataplane::memory;
 
 use crate::traffic::Random;
@@ -19,7 +20,7 @@ pub(super) struct Floor {
 
 impl Floor {
     pub(super) fn new(flows: usize) -> Self {
-        let lines = memory::vec_on_huge_pages(flows.max(2), || Line([0; 8]));
+        let lines = memory::vec_on_huge_pages(buckets_for(flows), || Line([0; 8]));
         Floor { lines, random: Random::new(1) }
     }
 

@@ -1,10 +1,12 @@
 //! Lanes: what a class does to a packet.
 //!
 //! * [`mark`] rewrites the DSCP
+//! * [`tunnel`] is what is configured of a GRE tunnel
 //!
 //! A lane is a mark today. A tunnel will be a second kind, beside `mark`, chosen in [`Lanes`].
 
 pub mod mark;
+pub mod tunnel;
 
 use serde::{Deserialize, Serialize};
 

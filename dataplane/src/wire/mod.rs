@@ -1,6 +1,7 @@
 //! Wire formats: bytes only, no state, no input or output.
 //!
 //! * [`frame`] walks an Ethernet frame down to its TCP header and says what it found
+//! * [`buffer`] is a packet with room to grow
 //! * [`window`] reads headers out of a frame, telling "the frame lies" from "the capture was cut"
 //! * [`ethernet`], [`ipv4`], [`ipv6`], [`tcp`] know one header each
 //! * [`checksum`] is the Internet checksum, updated in place
@@ -8,6 +9,7 @@
 //! The contract, in one place: every header is read through [`window::Window`], which checks its length
 //! first, so no accessor can read past what is there and none can panic.
 
+pub mod buffer;
 pub mod checksum;
 pub mod ethernet;
 pub mod frame;

@@ -93,7 +93,10 @@ mod tests {
         let mut storage = *b"headpayload......";
         let mut buffer = Buffer::new(&mut storage, 11);
         assert!(buffer.insert(4, 6));
-        assert_eq!((&buffer[..4], &buffer[10..], buffer.len()), (&b"head"[..], &b"payload"[..], 17));
+        assert_eq!(
+            (&buffer[..4], &buffer[10..], buffer.len()),
+            (&b"head"[..], &b"payload"[..], 17)
+        );
         buffer.remove(4, 6);
         assert_eq!(&buffer[..], b"headpayload");
         buffer.truncate(4);

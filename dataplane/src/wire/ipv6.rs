@@ -9,8 +9,10 @@ pub const EXTENSIONS_MAX: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION_OPTIONS: u8 = 60;
+/// Next header of the fragment header.
+pub const FRAGMENT: u8 = 44;
+/// Next header of the destination options header.
+pub const DESTINATION_OPTIONS: u8 = 60;
 
 const MORE_FRAGMENTS: u16 = 0x0001;
 const FRAGMENT_OFFSET: u16 = 0xfff8;

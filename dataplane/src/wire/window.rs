@@ -31,6 +31,21 @@ impl<'a> Window<'a> {
         self.wire_bytes
     }
 
+    /// The part of this frame before `end`: nothing behind it is read, and headers must end there.
+    pub fn up_to(&self, end: usize) -> Window<'a> {
+        let end = end.min(self.wire_bytes);
+        Window { bytes: &self.bytes[..self.bytes.len().min(end)], wire_bytes: end }
+    }
+
+    /// The bytes from `start` up to `end`, when all of them are at hand.
+    #[inline(always)]
+    pub fn bytes(&self, start: usize, end: usize) -> Result<&'a [u8], Unparsed> {
+        if end > self.wire_bytes || start > end {
+            return Err(Unparsed::Malformed);
+        }
+        self.bytes.get(start..end).ok_or(Unparsed::Truncated)
+    }
+
     /// The header of `N` bytes at `offset`, which must end at or before `limit`: a frame too short for it
     /// is malformed, whatever was kept; one that was long enough but not kept so far is truncated.
     #[inline(always)]
@@ -48,13 +63,13 @@ impl<'a> Window<'a> {
 
 /// The 16 bits at `offset` of a header, in network byte order.
 #[inline(always)]
-pub(super) fn u16_at<const N: usize>(header: &[u8; N], offset: usize) -> u16 {
+pub(crate) fn u16_at<const N: usize>(header: &[u8; N], offset: usize) -> u16 {
     u16::from_be_bytes([header[offset], header[offset + 1]])
 }
 
 /// The 64 bits at `offset` of a header, in network byte order.
 #[inline(always)]
-pub(super) fn u64_at<const N: usize>(header: &[u8; N], offset: usize) -> u64 {
+pub(crate) fn u64_at<const N: usize>(header: &[u8; N], offset: usize) -> u64 {
     u64::from_be_bytes(
         *header[offset..].first_chunk().expect("headers are read inside their length"),
     )
@@ -62,7 +77,7 @@ pub(super) fn u64_at<const N: usize>(header: &[u8; N], offset: usize) -> u64 {
 
 /// The 32 bits at `offset` of a header, in network byte order.
 #[inline(always)]
-pub(super) fn u32_at<const N: usize>(header: &[u8; N], offset: usize) -> u32 {
+pub(crate) fn u32_at<const N: usize>(header: &[u8; N], offset: usize) -> u32 {
     u32::from_be_bytes(
         *header[offset..].first_chunk().expect("headers are read inside their length"),
     )

@@ -2,10 +2,24 @@
 //!
 //! * [`mark`] rewrites the DSCP
 //! * [`tunnel`] is what is configured of a GRE tunnel
+//! * [`encapsulation`] is its way out, [`decapsulation`] its way in: the border of a site, which knows the
+//!   [`prefixes`] of both sites
+//! * [`sequence`] numbers what goes out and judges the numbers that come in, [`ecn`] carries congestion across
+//! * [`fragmentation`] cuts what does not fit a lane, [`path_mtu`] hears what does not fit the way, and
+//!   [`rate_limit`] bounds what is said about it
 //!
-//! A lane is a mark today. A tunnel will be a second kind, beside `mark`, chosen in [`Lanes`].
+//! Of these, only a mark can be chosen in [`Lanes`].
 
+pub mod decapsulation;
+pub mod ecn;
+pub mod encapsulation;
+pub mod fragmentation;
 pub mod mark;
+pub mod path_mtu;
+pub mod prefixes;
+pub mod rate_limit;
+mod reasons;
+pub mod sequence;
 pub mod tunnel;
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,596 @@
+//! Decapsulation: the border of a site. What arrives in a tunnel is checked from the outside in, and only a
+//! packet that our peer could have sent for our networks comes out.
+//!
+//! ```text
+//!   Ethernet | IP | (UDP) | GRE | inner IP ... | padding      what goes in
+//!   Ethernet | inner IP ...                                   what comes out
+//! ```
+//!
+//! Invariant: every packet given is accepted or counted under one [`Refusal`], the first in this order that
+//! applies: outer lengths, outer header checksum, destination, source, fragment, protocol, UDP, GRE header,
+//! key, GRE checksum, inner protocol, inner header, tunnel in a tunnel, inner source, inner destination, ECN.
+//!
+//! Nothing is reassembled: a peer that must fragment does so before it encapsulates, and an outer fragment is
+//! refused. Of IPv6 extension headers only the tunnel encapsulation limit (RFC 2473 section 4.1.1) may stand
+//! before GRE, for Linux puts it there unless told otherwise. A sequence number, where one comes, is looked at
+//! once key and checksum were right, whatever is inside: it is about the way, not about what went it.
+
+use std::net::IpAddr;
+
+use super::ecn::{self, EcnAlarms, Leaving};
+use super::prefixes::Prefixes;
+use super::sequence::{SequenceCounts, Tracker};
+use super::tunnel::Tunnel;
+use crate::wire::buffer::Buffer;
+use crate::wire::ethernet;
+use crate::wire::frame::Version;
+use crate::wire::window::{Unparsed, Window, u16_at, u64_at};
+use crate::wire::{checksum, gre, ipv4, ipv6, udp};
+
+/// Most tunnels of one border.
+pub const TUNNELS_MAX: usize = 16;
+
+super::reasons::reasons! {
+    /// Why a packet was not let in. Nothing in it was changed.
+    enum Refusal;
+    /// Packets not let in, by reason.
+    struct Refusals;
+    /// Neither IPv4 nor IPv6 outside.
+    NotIp not_ip,
+    /// A capture record that kept too little to judge it.
+    Truncated truncated,
+    /// Lengths or versions of the outer headers that contradict each other.
+    Malformed malformed,
+    /// A wrong checksum of the outer IPv4 header.
+    OuterChecksum outer_checksum,
+    /// Not to an address where one of our tunnels ends.
+    Destination destination,
+    /// Not from the peer of a tunnel that ends there.
+    Peer peer,
+    /// A fragment of an outer packet.
+    OuterFragment outer_fragment,
+    /// Not the protocol of this peer's tunnels: GRE, or GRE in UDP.
+    Protocol protocol,
+    /// A wrong UDP checksum.
+    UdpChecksum udp_checksum,
+    /// UDP over IPv6 without a checksum (RFC 8086 section 3, default mode).
+    UdpChecksumMissing udp_checksum_missing,
+    /// A GRE version that is not 0.
+    Version version,
+    /// Source routing in GRE (RFC 1701).
+    Routing routing,
+    /// A reserved bit of GRE that is not zero.
+    Reserved reserved,
+    /// Not the key of one of this peer's tunnels, or one where there should be none, or none.
+    Key key,
+    /// A wrong GRE checksum.
+    GreChecksum gre_checksum,
+    /// Neither IPv4 nor IPv6 inside.
+    InnerProtocol inner_protocol,
+    /// An inner packet whose version or lengths contradict its GRE header, each other or the outer packet.
+    InnerMalformed inner_malformed,
+    /// A wrong checksum of the inner IPv4 header (RFC 1812 section 5.2.2).
+    InnerChecksum inner_checksum,
+    /// A second tunnel to ourselves inside.
+    Nested nested,
+    /// From an address that is not the remote site's.
+    InnerSource inner_source,
+    /// To an address that is not ours.
+    InnerDestination inner_destination,
+    /// Congestion was experienced by a packet whose transport does not know the word (RFC 6040 section 4.2).
+    Congestion congestion,
+}
+
+/// A packet that was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decapsulated {
+    /// Which of the tunnels it came through, counted from 0.
+    pub lane: usize,
+    /// Of the inner packet, whose header starts at offset 14.
+    pub version: Version,
+    /// Bytes of the new frame on the wire; more than are in the buffer when it holds a cut capture record.
+    pub wire_bytes: usize,
+}
+
+/// One end of a tunnel, as its packets show it.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    version: Version,
+    /// Source and destination as they stand in the header of what arrives; see `ipv4::Header`.
+    addresses: [u64; 4],
+    udp: bool,
+    key: Option<u32>,
+}
+
+/// The way in, of one worker.
+#[derive(Debug, Clone)]
+pub struct Decapsulator {
+    peers: Vec<Peer>,
+    sources: Prefixes,
+    destinations: Prefixes,
+    /// Our ends, each once.
+    locals_ipv4: Vec<u32>,
+    locals_ipv6: Vec<u128>,
+    trackers: Vec<Tracker>,
+    accepted: u64,
+    refusals: Refusals,
+    ecn_alarms: EcnAlarms,
+}
+
+/// The outer IP header of what arrived.
+struct Outer {
+    version: Version,
+    addresses: [u64; 4],
+    protocol: u8,
+    is_fragment: bool,
+    ecn: u8,
+    payload_offset: usize,
+    payload_end: usize,
+}
+
+/// The inner packet, before it is let in.
+struct Inner {
+    version: Version,
+    offset: usize,
+    bytes: usize,
+}
+
+impl Decapsulator {
+    /// Lets in what comes through `tunnels`, from `sources` (the remote site's networks) to `destinations`
+    /// (ours).
+    ///
+    /// # Panics
+    ///
+    /// When there are more than [`TUNNELS_MAX`] tunnels, or one changes its IP version.
+    pub fn new(tunnels: &[Tunnel], sources: Prefixes, destinations: Prefixes) -> Self {
+        assert!(tunnels.len() <= TUNNELS_MAX, "{} tunnels are too many", tunnels.len());
+        let mut locals_ipv4 = Vec::new();
+        let mut locals_ipv6 = Vec::new();
+        for tunnel in tunnels {
+            match tunnel.local {
+                IpAddr::V4(local) => locals_ipv4.push(local.to_bits()),
+                IpAddr::V6(local) => locals_ipv6.push(local.to_bits()),
+            }
+        }
+        locals_ipv4.sort_unstable();
+        locals_ipv4.dedup();
+        locals_ipv6.sort_unstable();
+        locals_ipv6.dedup();
+        Decapsulator {
+            peers: tunnels.iter().map(Peer::of).collect(),
+            sources,
+            destinations,
+            locals_ipv4,
+            locals_ipv6,
+            trackers: vec![Tracker::default(); tunnels.len()],
+            accepted: 0,
+            refusals: Refusals::default(),
+            ecn_alarms: EcnAlarms::default(),
+        }
+    }
+
+    /// Packets let in.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// Packets not let in.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// What the sequence numbers of a lane told.
+    pub fn sequence(&self, lane: usize) -> SequenceCounts {
+        self.trackers[lane].counts()
+    }
+
+    /// Combinations of ECN fields that should not be.
+    pub fn ecn_alarms(&self) -> EcnAlarms {
+        self.ecn_alarms
+    }
+
+    /// Whether this untagged frame is for [`decapsulate`](Decapsulator::decapsulate) to judge: GRE, or UDP to
+    /// the port of GRE in UDP, to an address where one of our tunnels ends. Everything else that is addressed
+    /// there is not ours to refuse, later fragments of UDP among it, which show no port. Checksums are not
+    /// looked at.
+    #[inline]
+    pub fn concerns(&self, frame: &[u8]) -> bool {
+        let window = Window::new(frame, usize::MAX / 2);
+        let Ok(ethernet) = window.header::<{ ethernet::HEADER_BYTES }>(0, window.end()) else {
+            return false;
+        };
+        match u16_at(ethernet, 12) {
+            ethernet::IPV4 => self.concerns_ipv4(&window),
+            ethernet::IPV6 => self.concerns_ipv6(&window),
+            _ => false,
+        }
+    }
+
+    fn concerns_ipv4(&self, window: &Window<'_>) -> bool {
+        let Ok(header) = window.header::<{ ipv4::HEADER_BYTES }>(14, window.end()) else {
+            return false;
+        };
+        if !self.locals_ipv4.contains(&(u64_at(header, 12) as u32)) {
+            return false;
+        }
+        let is_later = u16_at(header, 6) & 0x1fff != 0;
+        let offset = 14 + usize::from(header[0] & 0x0f) * 4;
+        carries_gre(window, header[9], offset, is_later)
+    }
+
+    fn concerns_ipv6(&self, window: &Window<'_>) -> bool {
+        let Ok(header) = window.header::<{ ipv6::HEADER_BYTES }>(14, window.end()) else {
+            return false;
+        };
+        let destination = address_ipv6(u64_at(header, 24), u64_at(header, 32));
+        if !self.locals_ipv6.contains(&destination) {
+            return false;
+        }
+        ipv6::parse(window, 14).is_ok_and(|header| {
+            carries_gre(window, header.protocol, header.payload_offset, header.later_fragment)
+        })
+    }
+
+    /// Judges the untagged frame in `buffer`, of which `wire_bytes` were on the wire. When it is let in, the
+    /// inner packet follows an Ethernet header of which only the EtherType is right, and ends the buffer.
+    #[inline]
+    pub fn decapsulate(
+        &mut self,
+        buffer: &mut Buffer<'_>,
+        wire_bytes: usize,
+    ) -> Result<Decapsulated, Refusal> {
+        match self.judge(buffer, wire_bytes) {
+            Ok(decapsulated) => {
+                self.accepted += 1;
+                Ok(decapsulated)
+            }
+            Err(refusal) => {
+                *self.refusals.of(refusal) += 1;
+                Err(refusal)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn judge(
+        &mut self,
+        buffer: &mut Buffer<'_>,
+        wire_bytes: usize,
+    ) -> Result<Decapsulated, Refusal> {
+        let window = Window::new(buffer, wire_bytes);
+        let outer = read_outer(&window)?;
+        self.check_ends(&outer)?;
+        if outer.is_fragment {
+            return Err(Refusal::OuterFragment);
+        }
+        let gre_offset = self.check_protocol(&window, &outer)?;
+        let header = gre::parse(&window, gre_offset, outer.payload_end)?;
+        let lane = self.lane_of(&outer, header.key).ok_or(Refusal::Key)?;
+        if header.checksum && !checksum::is_right(window.bytes(gre_offset, outer.payload_end)?) {
+            return Err(Refusal::GreChecksum);
+        }
+        if let Some(number) = header.sequence {
+            self.trackers[lane].observe(number);
+        }
+        let inner = self.check_inner(&window.up_to(outer.payload_end), &header)?;
+        self.finish(buffer, lane, &inner, outer.ecn)
+    }
+
+    #[inline(always)]
+    fn check_ends(&self, outer: &Outer) -> Result<(), Refusal> {
+        if self.peers.iter().any(|peer| peer.is_at(outer)) {
+            return Ok(());
+        }
+        let is_ours = match outer.version {
+            Version::V4 => self.locals_ipv4.contains(&(outer.addresses[0] as u32)),
+            Version::V6 => {
+                let [_, _, upper, lower] = outer.addresses;
+                self.locals_ipv6.contains(&address_ipv6(upper, lower))
+            }
+        };
+        Err(if is_ours { Refusal::Peer } else { Refusal::Destination })
+    }
+
+    /// Where the GRE header starts.
+    #[inline(always)]
+    fn check_protocol(&self, window: &Window<'_>, outer: &Outer) -> Result<usize, Refusal> {
+        let is_udp = match outer.protocol {
+            gre::PROTOCOL => false,
+            udp::PROTOCOL => true,
+            _ => return Err(Refusal::Protocol),
+        };
+        if !self.peers.iter().any(|peer| peer.is_at(outer) && peer.udp == is_udp) {
+            return Err(Refusal::Protocol);
+        }
+        if is_udp {
+            check_udp(window, outer)?;
+            return Ok(outer.payload_offset + udp::HEADER_BYTES);
+        }
+        Ok(outer.payload_offset)
+    }
+
+    #[inline(always)]
+    fn lane_of(&self, outer: &Outer, key: Option<u32>) -> Option<usize> {
+        let is_udp = outer.protocol == udp::PROTOCOL;
+        self.peers
+            .iter()
+            .position(|peer| peer.is_at(outer) && peer.udp == is_udp && peer.key == key)
+    }
+
+    /// `window` ends where the outer packet does.
+    #[inline(always)]
+    fn check_inner(&self, window: &Window<'_>, header: &gre::Header) -> Result<Inner, Refusal> {
+        match header.protocol {
+            ethernet::IPV4 => self.check_inner_ipv4(window, header.payload_offset),
+            ethernet::IPV6 => self.check_inner_ipv6(window, header.payload_offset),
+            _ => Err(Refusal::InnerProtocol),
+        }
+    }
+
+    #[inline(always)]
+    fn check_inner_ipv4(&self, window: &Window<'_>, offset: usize) -> Result<Inner, Refusal> {
+        let header = ipv4::parse(window, offset).map_err(inner_refusal)?;
+        let bytes = window.bytes(offset, header.payload_offset).map_err(inner_refusal)?;
+        if !checksum::is_right(bytes) {
+            return Err(Refusal::InnerChecksum);
+        }
+        let (source, destination) = ((header.addresses >> 32) as u32, header.addresses as u32);
+        if self.locals_ipv4.contains(&destination) {
+            let payload = (header.payload_offset, header.payload_end);
+            refuse_tunnel(window, header.protocol, payload, header.later_fragment)?;
+        }
+        if !self.sources.contains_ipv4(source) {
+            return Err(Refusal::InnerSource);
+        }
+        if !self.destinations.contains_ipv4(destination) {
+            return Err(Refusal::InnerDestination);
+        }
+        Ok(Inner { version: Version::V4, offset, bytes: header.payload_end - offset })
+    }
+
+    #[inline(always)]
+    fn check_inner_ipv6(&self, window: &Window<'_>, offset: usize) -> Result<Inner, Refusal> {
+        let header = ipv6::parse(window, offset).map_err(inner_refusal)?;
+        let [upper, lower, to_upper, to_lower] = header.addresses;
+        let (source, destination) = (address_ipv6(upper, lower), address_ipv6(to_upper, to_lower));
+        if self.locals_ipv6.contains(&destination) {
+            let payload = (header.payload_offset, header.payload_end);
+            refuse_tunnel(window, header.protocol, payload, header.later_fragment)?;
+        }
+        if !self.sources.contains_ipv6(source) {
+            return Err(Refusal::InnerSource);
+        }
+        if !self.destinations.contains_ipv6(destination) {
+            return Err(Refusal::InnerDestination);
+        }
+        Ok(Inner { version: Version::V6, offset, bytes: header.payload_end - offset })
+    }
+
+    /// Combines the ECN fields, and takes the outer headers and whatever follows the inner packet away.
+    #[inline(always)]
+    fn finish(
+        &mut self,
+        buffer: &mut Buffer<'_>,
+        lane: usize,
+        inner: &Inner,
+        outer_ecn: u8,
+    ) -> Result<Decapsulated, Refusal> {
+        let header = &mut buffer[inner.offset..];
+        let inner_ecn = match inner.version {
+            Version::V4 => header[1] & ecn::MASK,
+            Version::V6 => header[1] >> 4 & ecn::MASK,
+        };
+        let combined = match ecn::leaving(inner_ecn, outer_ecn) {
+            Leaving::Plain(field) => field,
+            Leaving::Dangerous(field) => {
+                self.ecn_alarms.dangerous += 1;
+                field
+            }
+            Leaving::Unused(field) => {
+                self.ecn_alarms.unused += 1;
+                field
+            }
+            Leaving::Dropped => return Err(Refusal::Congestion),
+        };
+        if combined != inner_ecn {
+            write_ecn(header, inner.version, combined);
+        }
+        let ether_type = gre::protocol_of(inner.version).to_be_bytes();
+        buffer[12..14].copy_from_slice(&ether_type);
+        buffer.truncate(inner.offset + inner.bytes);
+        buffer.remove(ethernet::HEADER_BYTES, inner.offset - ethernet::HEADER_BYTES);
+        let wire_bytes = ethernet::HEADER_BYTES + inner.bytes;
+        Ok(Decapsulated { lane, version: inner.version, wire_bytes })
+    }
+}
+
+impl Peer {
+    fn of(tunnel: &Tunnel) -> Self {
+        let (version, addresses) = match (tunnel.remote, tunnel.local) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let addresses = u64::from(from.to_bits()) << 32 | u64::from(to.to_bits());
+                (Version::V4, [addresses, 0, 0, 0])
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let (from, to) = (from.to_bits(), to.to_bits());
+                let words = [from >> 64, from, to >> 64, to];
+                (Version::V6, words.map(|word| word as u64))
+            }
+            (from, to) => panic!("a tunnel from {to} to {from} changes its IP version"),
+        };
+        Peer { version, addresses, udp: tunnel.udp, key: tunnel.key }
+    }
+
+    #[inline(always)]
+    fn is_at(&self, outer: &Outer) -> bool {
+        self.version == outer.version && self.addresses == outer.addresses
+    }
+}
+
+impl From<Unparsed> for Refusal {
+    fn from(unparsed: Unparsed) -> Self {
+        match unparsed {
+            Unparsed::Truncated => Refusal::Truncated,
+            Unparsed::Malformed | Unparsed::NonIp | Unparsed::NonTcp => Refusal::Malformed,
+        }
+    }
+}
+
+impl From<gre::Invalid> for Refusal {
+    fn from(invalid: gre::Invalid) -> Self {
+        match invalid {
+            gre::Invalid::Version => Refusal::Version,
+            gre::Invalid::Routing => Refusal::Routing,
+            gre::Invalid::Reserved => Refusal::Reserved,
+            gre::Invalid::Malformed => Refusal::Malformed,
+            gre::Invalid::Truncated => Refusal::Truncated,
+        }
+    }
+}
+
+fn inner_refusal(unparsed: Unparsed) -> Refusal {
+    match unparsed {
+        Unparsed::Truncated => Refusal::Truncated,
+        Unparsed::Malformed | Unparsed::NonIp | Unparsed::NonTcp => Refusal::InnerMalformed,
+    }
+}
+
+#[inline(always)]
+fn read_outer(window: &Window<'_>) -> Result<Outer, Refusal> {
+    let ethernet = window.header::<{ ethernet::HEADER_BYTES }>(0, window.end())?;
+    match u16_at(ethernet, 12) {
+        ethernet::IPV4 => read_outer_ipv4(window),
+        ethernet::IPV6 => read_outer_ipv6(window),
+        _ => Err(Refusal::NotIp),
+    }
+}
+
+#[inline(always)]
+fn read_outer_ipv4(window: &Window<'_>) -> Result<Outer, Refusal> {
+    let header = ipv4::parse(window, ethernet::HEADER_BYTES)?;
+    let bytes = window.bytes(ethernet::HEADER_BYTES, header.payload_offset)?;
+    if !checksum::is_right(bytes) {
+        return Err(Refusal::OuterChecksum);
+    }
+    Ok(Outer {
+        version: Version::V4,
+        addresses: [header.addresses, 0, 0, 0],
+        protocol: header.protocol,
+        is_fragment: header.more_fragments || header.later_fragment,
+        ecn: bytes[1] & ecn::MASK,
+        payload_offset: header.payload_offset,
+        payload_end: header.payload_end,
+    })
+}
+
+#[inline(always)]
+fn read_outer_ipv6(window: &Window<'_>) -> Result<Outer, Refusal> {
+    let offset = ethernet::HEADER_BYTES;
+    let header = window.header::<{ ipv6::HEADER_BYTES }>(offset, window.end())?;
+    let payload_offset = offset + ipv6::HEADER_BYTES;
+    let payload_end = payload_offset + usize::from(u16_at(header, 4));
+    if header[0] >> 4 != 6 || payload_end > window.end() {
+        return Err(Refusal::Malformed);
+    }
+    let mut outer = Outer {
+        version: Version::V6,
+        addresses: [8, 16, 24, 32].map(|at| u64_at(header, at)),
+        protocol: header[6],
+        is_fragment: header[6] == ipv6::FRAGMENT,
+        ecn: header[1] >> 4 & ecn::MASK,
+        payload_offset,
+        payload_end,
+    };
+    if outer.protocol == ipv6::DESTINATION_OPTIONS {
+        let options = window.header::<8>(payload_offset, payload_end)?;
+        // The limit (any), padded as RFC 2473 section 4.1.1 has it. Anything else keeps its protocol.
+        if let [next_header, 0, 4, 1, _, 1, 1, 0] = *options {
+            outer.protocol = next_header;
+            outer.is_fragment = next_header == ipv6::FRAGMENT;
+            outer.payload_offset += options.len();
+        }
+    }
+    Ok(outer)
+}
+
+/// The UDP header of GRE in UDP.
+#[inline(always)]
+fn check_udp(window: &Window<'_>, outer: &Outer) -> Result<(), Refusal> {
+    let (offset, end) = (outer.payload_offset, outer.payload_end);
+    let header = udp::parse(window, offset, end)?;
+    if header.destination_port != udp::GRE_PORT {
+        return Err(Refusal::Protocol);
+    }
+    if header.length_bytes != end - offset {
+        return Err(Refusal::Malformed);
+    }
+    if header.checksum == 0 {
+        return match outer.version {
+            Version::V4 => Ok(()),
+            Version::V6 => Err(Refusal::UdpChecksumMissing),
+        };
+    }
+    let pseudo_header = outer.addresses.map(|word| checksum::sum(&word.to_be_bytes()));
+    let sum =
+        pseudo_header.into_iter().fold(checksum::sum(window.bytes(offset, end)?), checksum::add);
+    let sum = checksum::add(sum, checksum::add(u16::from(udp::PROTOCOL), (end - offset) as u16));
+    if sum != 0xffff {
+        return Err(Refusal::UdpChecksum);
+    }
+    Ok(())
+}
+
+/// Refuses GRE and GRE in UDP, in a packet to one of our own tunnels' ends.
+#[inline(never)]
+fn refuse_tunnel(
+    window: &Window<'_>,
+    protocol: u8,
+    (offset, end): (usize, usize),
+    is_later_fragment: bool,
+) -> Result<(), Refusal> {
+    if protocol == gre::PROTOCOL {
+        return Err(Refusal::Nested);
+    }
+    if protocol == udp::PROTOCOL && !is_later_fragment {
+        // Too short for its ports, it is no UDP and goes no further than its host.
+        match window.header::<4>(offset, end) {
+            Ok(ports) if u16_at(ports, 2) == udp::GRE_PORT => return Err(Refusal::Nested),
+            Err(Unparsed::Truncated) => return Err(Refusal::Truncated),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether an IP payload is GRE or GRE in UDP, or a later fragment of something that could be.
+#[inline(always)]
+fn carries_gre(window: &Window<'_>, protocol: u8, offset: usize, is_later_fragment: bool) -> bool {
+    match protocol {
+        gre::PROTOCOL => true,
+        udp::PROTOCOL if is_later_fragment => false,
+        udp::PROTOCOL => window
+            .header::<4>(offset, window.end())
+            .is_ok_and(|ports| u16_at(ports, 2) == udp::GRE_PORT),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn address_ipv6(upper: u64, lower: u64) -> u128 {
+    u128::from(upper) << 64 | u128::from(lower)
+}
+
+/// Writes the ECN field of the IP header that `header` starts with.
+#[inline(always)]
+fn write_ecn(header: &mut [u8], version: Version, field: u8) {
+    match version {
+        Version::V4 => {
+            let old = u16::from_be_bytes([header[0], header[1]]);
+            header[1] = header[1] & !ecn::MASK | field;
+            let new = u16::from_be_bytes([header[0], header[1]]);
+            let sum = u16::from_be_bytes([header[10], header[11]]);
+            header[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
+        }
+        Version::V6 => header[1] = header[1] & !(ecn::MASK << 4) | field << 4,
+    }
+}

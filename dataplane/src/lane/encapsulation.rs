@@ -1,0 +1,345 @@
+//! Encapsulation: an IP packet from the LAN becomes the payload of a GRE packet.
+//!
+//! ```text
+//!   Ethernet | inner IP ...                        what goes in
+//!   Ethernet | IP | (UDP) | GRE | inner IP ...     what comes out
+//!            |<-- 24 to 64 --->|
+//! ```
+//!
+//! The outer headers are written once, when the tunnel is made. A packet takes a copy of them, its length, its
+//! ECN field, a checksum that starts from the sum of the copy, and what the tunnel's options ask for.
+//!
+//! * **ECN**: the outer field is the inner one (RFC 6040 section 4.1, normal mode).
+//! * **Identification**: an outer IPv4 packet with DF is atomic and has 0; others draw from [`Numbers`]
+//!   (RFC 6864 section 4).
+//! * **UDP checksum**: none over IPv4, as RFC 8086 section 3 allows in a network under one operator, which is
+//!   what a WAN between two sites is. Over IPv6 it is there: middleboxes drop UDP without one (RFC 8200
+//!   section 8.1), and the exemption of RFC 6935 would have to be arranged with all of them. It costs one pass
+//!   over the packet, as the GRE checksum does.
+//! * **Flow label**: of outer IPv6, from the entropy (RFC 6438 section 3).
+//! * The tunnel encapsulation limit (RFC 2473 section 4.1.1) is not sent. Nesting ends where a lane's traffic
+//!   enters a tunnel to ourselves: see [`decapsulation`](super::decapsulation).
+
+use std::net::IpAddr;
+
+use super::ecn;
+use super::sequence::Numbers;
+use super::tunnel::Tunnel;
+use crate::wire::buffer::Buffer;
+use crate::wire::ethernet;
+use crate::wire::frame::Version;
+use crate::wire::{checksum, gre, ipv4, ipv6, udp};
+
+/// Most bytes of all outer headers.
+const HEADER_BYTES_MAX: usize = 64;
+const _: () = assert!(
+    ipv6::HEADER_BYTES + udp::HEADER_BYTES + gre::HEADER_BYTES_MAX == HEADER_BYTES_MAX,
+    "the largest outer headers fill what is prepared"
+);
+/// RFC 8086 section 3.2.1 keeps source ports to the dynamic range, which leaves 14 bits of entropy.
+const SOURCE_PORT_MIN: u16 = 0xc000;
+
+super::reasons::reasons! {
+    /// Why a packet was not encapsulated. Nothing in it was changed but that padding may be gone.
+    enum Refusal;
+    /// Packets not encapsulated, by reason.
+    struct Refusals;
+    /// Neither IPv4 nor IPv6, or lengths that contradict each other.
+    Malformed malformed,
+    /// A capture record that kept too little: not the inner header, or not all that a checksum is over.
+    Truncated truncated,
+    /// With its outer headers longer than an IP packet can be.
+    TooLong too_long,
+    /// The storage has no room for the outer headers.
+    NoRoom no_room,
+}
+
+/// One tunnel's way out, of one worker.
+#[derive(Debug, Clone)]
+pub struct Encapsulator {
+    /// Outer IP, UDP and GRE header; whatever differs between packets is zero.
+    prepared: [u8; HEADER_BYTES_MAX],
+    /// Bytes of them.
+    length: usize,
+    version: Version,
+    ether_type: [u8; 2],
+    /// Sum of what is prepared of the IPv4 header, or of the IPv6 pseudo-header but for its length.
+    prepared_sum: u16,
+    udp: bool,
+    /// Where the GRE header starts in `prepared`.
+    gre_offset: usize,
+    /// Where the sequence number stands in `prepared`.
+    sequence_offset: Option<usize>,
+    gre_checksum: bool,
+    dscp: Option<u8>,
+    dont_fragment: bool,
+    numbers: Numbers,
+}
+
+/// What encapsulation needs to know of the packet that goes in.
+struct Inner {
+    version: Version,
+    traffic_class: u8,
+    bytes: usize,
+}
+
+impl Encapsulator {
+    /// Prepares the outer headers. Workers that share a tunnel share its numbers.
+    ///
+    /// # Panics
+    ///
+    /// When the tunnel's two ends are not of the same IP version.
+    pub fn new(tunnel: &Tunnel, numbers: Numbers) -> Self {
+        let mut prepared = [0; HEADER_BYTES_MAX];
+        let protocol = if tunnel.udp { udp::PROTOCOL } else { gre::PROTOCOL };
+        let (version, ether_type, ip_bytes) = match (tunnel.local, tunnel.remote) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                prepared[0] = 0x45;
+                prepared[6] = u8::from(tunnel.dont_fragment) << 6;
+                prepared[8] = tunnel.ttl;
+                prepared[9] = protocol;
+                prepared[12..16].copy_from_slice(&local.octets());
+                prepared[16..20].copy_from_slice(&remote.octets());
+                (Version::V4, ethernet::IPV4, ipv4::HEADER_BYTES)
+            }
+            (IpAddr::V6(local), IpAddr::V6(remote)) => {
+                prepared[0] = 0x60;
+                prepared[6] = protocol;
+                prepared[7] = tunnel.ttl;
+                prepared[8..24].copy_from_slice(&local.octets());
+                prepared[24..40].copy_from_slice(&remote.octets());
+                (Version::V6, ethernet::IPV6, ipv6::HEADER_BYTES)
+            }
+            (local, remote) => panic!("a tunnel from {local} to {remote} changes its IP version"),
+        };
+        let prepared_sum = match version {
+            Version::V4 => checksum::sum(&prepared[..ip_bytes]),
+            Version::V6 => {
+                checksum::add(checksum::sum(&prepared[8..ip_bytes]), u16::from(protocol))
+            }
+        };
+        let mut length = ip_bytes;
+        if tunnel.udp {
+            prepared[length + 2..length + 4].copy_from_slice(&udp::GRE_PORT.to_be_bytes());
+            length += udp::HEADER_BYTES;
+        }
+        let gre_offset = length;
+        let (length, sequence_offset) = prepare_gre(tunnel, &mut prepared, gre_offset);
+        Encapsulator {
+            prepared,
+            length,
+            version,
+            ether_type: ether_type.to_be_bytes(),
+            prepared_sum,
+            udp: tunnel.udp,
+            gre_offset,
+            sequence_offset,
+            gre_checksum: tunnel.checksum,
+            dscp: tunnel.dscp,
+            dont_fragment: tunnel.dont_fragment,
+            numbers,
+        }
+    }
+
+    /// Bytes by which packets grow: all outer headers, without Ethernet's.
+    pub fn overhead_bytes(&self) -> usize {
+        self.length
+    }
+
+    /// Encapsulates the frame whose IP header follows an untagged Ethernet header; Ethernet padding goes. The
+    /// MAC addresses are `link`'s (its EtherType is not looked at). `entropy` tells the flow from others: all
+    /// packets of a flow have the same. Returns the bytes of the new frame on the wire, which are more than
+    /// are in `buffer` when it holds a cut capture record. Whether the outer packet fits the tunnel's MTU is
+    /// for the caller to know before.
+    #[inline]
+    pub fn encapsulate(
+        &mut self,
+        buffer: &mut Buffer<'_>,
+        link: &[u8; ethernet::HEADER_BYTES],
+        entropy: u16,
+    ) -> Result<usize, Refusal> {
+        let inner = inner_of(buffer)?;
+        let outer_bytes = self.length + inner.bytes;
+        if outer_bytes > self.outer_bytes_max() {
+            return Err(Refusal::TooLong);
+        }
+        let inner_end = ethernet::HEADER_BYTES + inner.bytes;
+        if self.sums_payload() && buffer.len() < inner_end {
+            return Err(Refusal::Truncated);
+        }
+        buffer.truncate(inner_end);
+        if !buffer.insert(ethernet::HEADER_BYTES, self.length) {
+            return Err(Refusal::NoRoom);
+        }
+        buffer[..12].copy_from_slice(&link[..12]);
+        buffer[12..14].copy_from_slice(&self.ether_type);
+        let (header, payload) = buffer[ethernet::HEADER_BYTES..].split_at_mut(self.length);
+        self.write(header, payload, &inner, outer_bytes, entropy);
+        Ok(ethernet::HEADER_BYTES + outer_bytes)
+    }
+
+    /// An IPv6 payload length does not count the fixed header.
+    #[inline(always)]
+    fn outer_bytes_max(&self) -> usize {
+        match self.version {
+            Version::V4 => 0xffff,
+            Version::V6 => 0xffff + ipv6::HEADER_BYTES,
+        }
+    }
+
+    /// Whether there is a checksum over all that is inside.
+    #[inline(always)]
+    fn sums_payload(&self) -> bool {
+        self.gre_checksum || self.udp && self.version == Version::V6
+    }
+
+    /// Writes the outer headers, from the inside out: each checksum is over headers that are finished.
+    #[inline(always)]
+    fn write(
+        &self,
+        header: &mut [u8],
+        payload: &[u8],
+        inner: &Inner,
+        outer_bytes: usize,
+        entropy: u16,
+    ) {
+        copy_prepared(header, &self.prepared);
+        let payload_sum = if self.sums_payload() { checksum::sum(payload) } else { 0 };
+        self.write_gre(&mut header[self.gre_offset..], inner.version, payload_sum);
+        let traffic_class = match self.dscp {
+            Some(dscp) => dscp << 2 | inner.traffic_class & ecn::MASK,
+            None => inner.traffic_class,
+        };
+        match self.version {
+            Version::V4 => {
+                if self.udp {
+                    write_udp(&mut header[ipv4::HEADER_BYTES..], outer_bytes - 20, entropy);
+                }
+                self.write_ipv4(header, traffic_class, outer_bytes as u16);
+            }
+            Version::V6 => {
+                let bytes = outer_bytes - ipv6::HEADER_BYTES;
+                if self.udp {
+                    let udp_header = &mut header[ipv6::HEADER_BYTES..];
+                    write_udp(udp_header, bytes, entropy);
+                    let sum = checksum::add(checksum::sum(udp_header), payload_sum);
+                    let sum = checksum::add(sum, checksum::add(self.prepared_sum, bytes as u16));
+                    // Zero would say that there is none (RFC 768).
+                    let field = if sum == 0xffff { 0xffff } else { !sum };
+                    udp_header[6..8].copy_from_slice(&field.to_be_bytes());
+                }
+                write_ipv6(header, traffic_class, bytes as u16, entropy);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write_gre(&self, header: &mut [u8], inner: Version, payload_sum: u16) {
+        header[2..4].copy_from_slice(&gre::protocol_of(inner).to_be_bytes());
+        if let Some(offset) = self.sequence_offset {
+            let at = offset - self.gre_offset;
+            header[at..at + 4].copy_from_slice(&self.numbers.next_sequence().to_be_bytes());
+        }
+        if self.gre_checksum {
+            let sum = checksum::add(checksum::sum(header), payload_sum);
+            header[4..6].copy_from_slice(&(!sum).to_be_bytes());
+        }
+    }
+
+    #[inline(always)]
+    fn write_ipv4(&self, header: &mut [u8], traffic_class: u8, total_bytes: u16) {
+        let mut sum = checksum::add(self.prepared_sum, u16::from(traffic_class));
+        sum = checksum::add(sum, total_bytes);
+        header[1] = traffic_class;
+        header[2..4].copy_from_slice(&total_bytes.to_be_bytes());
+        if !self.dont_fragment {
+            let identification = self.numbers.next_identification();
+            sum = checksum::add(sum, identification);
+            header[4..6].copy_from_slice(&identification.to_be_bytes());
+        }
+        header[10..12].copy_from_slice(&(!sum).to_be_bytes());
+    }
+}
+
+/// Writes flags and key; returns where the header ends, and where a sequence number would stand.
+fn prepare_gre(
+    tunnel: &Tunnel,
+    prepared: &mut [u8; HEADER_BYTES_MAX],
+    offset: usize,
+) -> (usize, Option<usize>) {
+    let mut flags = 0;
+    let mut end = offset + gre::HEADER_BYTES;
+    if tunnel.checksum {
+        flags |= gre::CHECKSUM;
+        end += gre::OPTION_BYTES;
+    }
+    if let Some(key) = tunnel.key {
+        flags |= gre::KEY;
+        prepared[end..end + 4].copy_from_slice(&key.to_be_bytes());
+        end += gre::OPTION_BYTES;
+    }
+    let sequence_offset = tunnel.sequence.then_some(end);
+    if tunnel.sequence {
+        flags |= gre::SEQUENCE;
+        end += gre::OPTION_BYTES;
+    }
+    prepared[offset..offset + 2].copy_from_slice(&flags.to_be_bytes());
+    (end, sequence_offset)
+}
+
+/// The first bytes of what was prepared, as many as `header` has: 24 to 64. Two copies of a fixed length that
+/// overlap need no call.
+#[inline(always)]
+fn copy_prepared(header: &mut [u8], prepared: &[u8; HEADER_BYTES_MAX]) {
+    let length = header.len();
+    if length < 32 {
+        header[..16].copy_from_slice(&prepared[..16]);
+        header[length - 16..].copy_from_slice(&prepared[length - 16..length]);
+    } else {
+        header[..32].copy_from_slice(&prepared[..32]);
+        header[length - 32..].copy_from_slice(&prepared[length - 32..length]);
+    }
+}
+
+/// Source port and length; the destination port is prepared.
+#[inline(always)]
+fn write_udp(header: &mut [u8], length_bytes: usize, entropy: u16) {
+    header[0..2].copy_from_slice(&(SOURCE_PORT_MIN | entropy).to_be_bytes());
+    header[4..6].copy_from_slice(&(length_bytes as u16).to_be_bytes());
+}
+
+#[inline(always)]
+fn write_ipv6(header: &mut [u8], traffic_class: u8, payload_bytes: u16, entropy: u16) {
+    let first = 0x6000_0000 | u32::from(traffic_class) << 20 | flow_label(entropy);
+    header[..4].copy_from_slice(&first.to_be_bytes());
+    header[4..6].copy_from_slice(&payload_bytes.to_be_bytes());
+}
+
+/// Twenty bits that look uniform (RFC 6437 section 3), never zero, which would mean "none".
+#[inline(always)]
+fn flow_label(entropy: u16) -> u32 {
+    (u32::from(entropy).wrapping_mul(0x9e37_79b1) >> 12).max(1)
+}
+
+/// Looks at the fixed part of the IP header behind an Ethernet header.
+#[inline(always)]
+fn inner_of(frame: &[u8]) -> Result<Inner, Refusal> {
+    let packet = frame.get(ethernet::HEADER_BYTES..).ok_or(Refusal::Truncated)?;
+    let header: &[u8; ipv4::HEADER_BYTES] = packet.first_chunk().ok_or(Refusal::Truncated)?;
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    match header[0] >> 4 {
+        4 => {
+            let header_bytes = usize::from(header[0] & 0x0f) * 4;
+            let bytes = usize::from(word(2));
+            if header_bytes < ipv4::HEADER_BYTES || bytes < header_bytes {
+                return Err(Refusal::Malformed);
+            }
+            Ok(Inner { version: Version::V4, traffic_class: header[1], bytes })
+        }
+        6 => {
+            let bytes = ipv6::HEADER_BYTES + usize::from(word(4));
+            Ok(Inner { version: Version::V6, traffic_class: (word(0) >> 4) as u8, bytes })
+        }
+        _ => Err(Refusal::Malformed),
+    }
+}

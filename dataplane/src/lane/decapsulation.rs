@@ -594,3 +594,209 @@ fn write_ecn(header: &mut [u8], version: Version, field: u8) {
         Version::V6 => header[1] = header[1] & !(ecn::MASK << 4) | field << 4,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{IpNumber, Ipv4Header, Ipv6Header};
+
+    const BOTH: [Version; 2] = [Version::V4, Version::V6];
+    const KEY: u32 = 7;
+
+    fn tunnel(version: Version) -> Tunnel {
+        let (local, remote) = match version {
+            Version::V4 => ("192.0.2.1", "198.51.100.1"),
+            Version::V6 => ("fd00:9::1", "fd00:9::2"),
+        };
+        Tunnel {
+            local: local.parse().expect("an address"),
+            remote: remote.parse().expect("an address"),
+            key: Some(KEY),
+            sequence: true,
+            checksum: false,
+            ttl: 64,
+            dscp: None,
+            dont_fragment: true,
+            mtu_bytes: None,
+            udp: false,
+        }
+    }
+
+    fn border() -> Decapsulator {
+        let everyone = ["0.0.0.0", "::"].map(|any| (any.parse().expect("an address"), 0));
+        let everyone = Prefixes::new(&everyone).expect("prefixes");
+        Decapsulator::new(&BOTH.map(tunnel), everyone.clone(), everyone)
+    }
+
+    fn header(
+        version: Version,
+        protocol: IpNumber,
+        traffic_class: u8,
+        payload: &[u8],
+        (source, destination): (IpAddr, IpAddr),
+    ) -> Vec<u8> {
+        let mut packet = Vec::new();
+        match (version, source, destination) {
+            (Version::V4, IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let length = payload.len() as u16;
+                let (source, destination) = (source.octets(), destination.octets());
+                let mut header =
+                    Ipv4Header::new(length, 64, protocol, source, destination).expect("IPv4");
+                header.dscp = (traffic_class >> 2).try_into().expect("a DSCP");
+                header.ecn = (traffic_class & 3).try_into().expect("an ECN field");
+                header.header_checksum = header.calc_header_checksum();
+                header.write(&mut packet).expect("IPv4");
+            }
+            (Version::V6, IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Header {
+                    traffic_class,
+                    payload_length: payload.len() as u16,
+                    next_header: protocol,
+                    hop_limit: 64,
+                    source: source.octets(),
+                    destination: destination.octets(),
+                    ..Ipv6Header::default()
+                };
+                header.write(&mut packet).expect("IPv6");
+            }
+            _ => panic!("addresses of that version"),
+        }
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    fn inner(version: Version, traffic_class: u8) -> Vec<u8> {
+        let ends = match version {
+            Version::V4 => ("10.1.0.1", "10.0.0.1"),
+            Version::V6 => ("fd00:2::1", "fd00:1::1"),
+        };
+        let ends = (ends.0.parse().expect("an address"), ends.1.parse().expect("an address"));
+        header(version, IpNumber::TCP, traffic_class, b"not looked at", ends)
+    }
+
+    /// A frame of the peer's, with padding behind it.
+    fn frame(outer: Version, traffic_class: u8, number: u32, inner: &[u8]) -> Vec<u8> {
+        let ether_type = if inner[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
+        let gre = [&[0x30, 0], &ether_type[..], &KEY.to_be_bytes(), &number.to_be_bytes(), inner];
+        let Tunnel { local, remote, .. } = tunnel(outer);
+        let packet = header(outer, IpNumber::GRE, traffic_class, &gre.concat(), (remote, local));
+        let ether_type = if outer == Version::V4 { [8, 0] } else { [0x86, 0xdd] };
+        [&[2; 12][..], &ether_type, &packet, &[0; 5]].concat()
+    }
+
+    fn receive(
+        border: &mut Decapsulator,
+        frame: &[u8],
+    ) -> Result<(Decapsulated, Vec<u8>), Refusal> {
+        let mut storage = frame.to_vec();
+        let mut buffer = Buffer::new(&mut storage, frame.len());
+        let decapsulated = border.decapsulate(&mut buffer, frame.len())?;
+        Ok((decapsulated, buffer.to_vec()))
+    }
+
+    /// Figure 4 of RFC 6040, in every combination of versions, with the DSCP of the inner packet kept.
+    #[test]
+    fn ecn_fields_combine_as_the_rfc_has_it() {
+        const DROPPED: u8 = 9;
+        // Not-ECT, ECT(1), ECT(0), CE are 0 to 3, inside (rows) and outside (columns).
+        let table = [[0, 0, 0, DROPPED], [1, 1, 1, 3], [2, 1, 2, 3], [3, 3, 3, 3]];
+        let dangerous = [(0, 1), (0, 2), (3, 1)];
+        for (outer, inside) in BOTH.into_iter().flat_map(|a| BOTH.map(|b| (a, b))) {
+            for (inner_ecn, outer_ecn) in (0..4_u8).flat_map(|a| (0..4_u8).map(move |b| (a, b))) {
+                let mut border = border();
+                let packet = inner(inside, 0xb8 | inner_ecn);
+                let found = receive(&mut border, &frame(outer, 0x28 | outer_ecn, 0, &packet));
+                let expected = table[usize::from(inner_ecn)][usize::from(outer_ecn)];
+                let alarms = border.ecn_alarms();
+                if expected == DROPPED {
+                    assert_eq!(found, Err(Refusal::Congestion));
+                    assert_eq!((border.refusals().congestion, alarms), (1, EcnAlarms::default()));
+                    continue;
+                }
+                let (_, bytes) = found.expect("let in");
+                assert_eq!(bytes[14..], inner(inside, 0xb8 | expected), "{inner_ecn} {outer_ecn}");
+                let is_dangerous = dangerous.contains(&(inner_ecn, outer_ecn));
+                assert_eq!(alarms.dangerous, u64::from(is_dangerous), "{inner_ecn} {outer_ecn}");
+                assert_eq!(alarms.unused, u64::from((inner_ecn, outer_ecn) == (1, 2)));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_let_in_follows_a_link_header_and_ends_the_buffer() {
+        for (lane, (outer, inside)) in
+            [(0, BOTH[0]), (1, BOTH[1])].into_iter().flat_map(|(l, a)| BOTH.map(|b| (l, (a, b))))
+        {
+            let packet = inner(inside, 0);
+            let mut border = border();
+            let (found, bytes) =
+                receive(&mut border, &frame(outer, 0, 0, &packet)).expect("let in");
+            let wire_bytes = 14 + packet.len();
+            assert_eq!(found, Decapsulated { lane, version: inside, wire_bytes });
+            assert_eq!(bytes[14..], packet);
+            assert_eq!(bytes[12..14], if inside == Version::V4 { [8, 0] } else { [0x86, 0xdd] });
+            assert_eq!((border.accepted(), border.refusals().total()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_are_judged_per_lane_whatever_is_inside() {
+        let mut border = border();
+        for number in [0, 1, 2, 4, 3, 3] {
+            receive(&mut border, &frame(Version::V4, 0, number, &inner(Version::V4, 0)))
+                .expect("let in");
+        }
+        // Arrived, although it is not let in.
+        let congested = frame(Version::V4, 3, 5, &inner(Version::V4, 0));
+        assert_eq!(receive(&mut border, &congested).err(), Some(Refusal::Congestion));
+        let counts = border.sequence(0);
+        assert_eq!((counts.received, counts.reordered, counts.duplicates), (7, 1, 1));
+        assert_eq!(border.sequence(1), SequenceCounts::default());
+    }
+
+    #[test]
+    fn only_tunnels_to_us_concern_the_border() {
+        let border = border();
+        for outer in BOTH {
+            let ours = frame(outer, 0, 0, &inner(Version::V4, 0));
+            assert!(border.concerns(&ours));
+            let next_header = if outer == Version::V4 { 14 + 9 } else { 14 + 6 };
+            for (protocol, expected) in
+                [(47, true), (6, false), (1, false), (58, false), (17, false)]
+            {
+                let mut other = ours.clone();
+                other[next_header] = protocol;
+                assert_eq!(border.concerns(&other), expected, "protocol {protocol}");
+            }
+            let mut udp = ours.clone();
+            udp[next_header] = 17;
+            let port = if outer == Version::V4 { 14 + 22 } else { 14 + 42 };
+            udp[port..port + 2].copy_from_slice(&4754_u16.to_be_bytes());
+            assert!(border.concerns(&udp));
+            let mut elsewhere = ours.clone();
+            let last = if outer == Version::V4 { 14 + 19 } else { 14 + 39 };
+            elsewhere[last] ^= 1;
+            assert!(!border.concerns(&elsewhere));
+            for length in 0..ours.len() {
+                border.concerns(&ours[..length]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cut_record_passes_when_its_inner_headers_were_kept_and_nothing_is_summed() {
+        let whole = frame(Version::V4, 0, 0, &inner(Version::V4, 0));
+        for kept in 0..whole.len() {
+            let mut border = border();
+            let mut storage = whole[..kept].to_vec();
+            let mut buffer = Buffer::new(&mut storage, kept);
+            let found = border.decapsulate(&mut buffer, whole.len());
+            if kept < 14 + 20 + 12 + 20 {
+                assert_eq!(found, Err(Refusal::Truncated), "{kept}");
+            } else {
+                assert_eq!(found.expect("let in").wire_bytes, 14 + 33);
+                assert_eq!(buffer.len(), kept.min(14 + 32 + 33) - 32);
+            }
+        }
+    }
+}

@@ -153,7 +153,7 @@ impl Encapsulator {
     /// for the caller to know before.
     #[inline]
     pub fn encapsulate(
-        &mut self,
+        &self,
         buffer: &mut Buffer<'_>,
         link: &[u8; ethernet::HEADER_BYTES],
         entropy: u16,
@@ -341,5 +341,205 @@ fn inner_of(frame: &[u8]) -> Result<Inner, Refusal> {
             Ok(Inner { version: Version::V6, traffic_class: (word(0) >> 4) as u8, bytes })
         }
         _ => Err(Refusal::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
+
+    const LINK: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0xff, 0xff];
+
+    fn tunnel(version: Version) -> Tunnel {
+        let (local, remote) = match version {
+            Version::V4 => ("192.0.2.1", "198.51.100.1"),
+            Version::V6 => ("fd00:9::1", "fd00:9::2"),
+        };
+        Tunnel {
+            local: local.parse().expect("an address"),
+            remote: remote.parse().expect("an address"),
+            key: None,
+            sequence: false,
+            checksum: false,
+            ttl: 61,
+            dscp: None,
+            dont_fragment: true,
+            mtu_bytes: None,
+            udp: false,
+        }
+    }
+
+    fn inner(version: Version, traffic_class: u8) -> Vec<u8> {
+        let mut packet = Vec::new();
+        let payload = b"seventeen bytes..";
+        match version {
+            Version::V4 => {
+                let mut header =
+                    Ipv4Header::new(17, 9, IpNumber::TCP, [10, 0, 0, 1], [10, 1, 0, 1])
+                        .expect("IPv4");
+                (header.dscp, header.ecn) = (
+                    (traffic_class >> 2).try_into().expect("a DSCP"),
+                    (traffic_class & 3).try_into().expect("an ECN field"),
+                );
+                header.header_checksum = header.calc_header_checksum();
+                header.write(&mut packet).expect("IPv4");
+            }
+            Version::V6 => {
+                let header = Ipv6Header {
+                    traffic_class,
+                    payload_length: 17,
+                    next_header: IpNumber::TCP,
+                    ..Ipv6Header::default()
+                };
+                header.write(&mut packet).expect("IPv6");
+            }
+        }
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    /// A frame in 2048 bytes, with Ethernet padding behind the packet.
+    fn encapsulated(tunnel: &Tunnel, inner: &[u8]) -> Vec<u8> {
+        let encapsulator = Encapsulator::new(tunnel, Numbers::default());
+        send(&encapsulator, inner, 0x1234)
+    }
+
+    fn send(encapsulator: &Encapsulator, inner: &[u8], entropy: u16) -> Vec<u8> {
+        let mut storage = [0xee; 2048];
+        storage[14..14 + inner.len()].copy_from_slice(inner);
+        let mut buffer = Buffer::new(&mut storage, 14 + inner.len() + 9);
+        let wire_bytes = encapsulator.encapsulate(&mut buffer, &LINK, entropy).expect("a tunnel");
+        assert_eq!(wire_bytes, buffer.len());
+        assert_eq!(wire_bytes, 14 + encapsulator.overhead_bytes() + inner.len());
+        assert_eq!(buffer[wire_bytes - inner.len()..], *inner, "the inner packet is as it was");
+        assert_eq!(buffer[..12], LINK[..12]);
+        buffer.to_vec()
+    }
+
+    fn outer_ipv4(frame: &[u8]) -> Ipv4Header {
+        assert_eq!(frame[12..14], [8, 0]);
+        let (header, _) = Ipv4Header::from_slice(&frame[14..]).expect("IPv4");
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        assert_eq!(usize::from(header.total_len), frame.len() - 14);
+        header
+    }
+
+    fn outer_ipv6(frame: &[u8]) -> Ipv6Header {
+        assert_eq!(frame[12..14], [0x86, 0xdd]);
+        let (header, rest) = Ipv6Header::from_slice(&frame[14..]).expect("IPv6");
+        assert_eq!(usize::from(header.payload_length), rest.len());
+        header
+    }
+
+    const BOTH: [Version; 2] = [Version::V4, Version::V6];
+
+    /// Section 4.1 of RFC 6040, normal mode: each field enters as it is, and the DSCP as configured.
+    #[test]
+    fn every_ecn_field_is_copied_to_the_outer_header() {
+        for (outer_version, inner_version) in BOTH.into_iter().flat_map(|a| BOTH.map(|b| (a, b))) {
+            for traffic_class in 0..=255_u8 {
+                for dscp in [None, Some(46)] {
+                    let tunnel = Tunnel { dscp, ..tunnel(outer_version) };
+                    let frame = encapsulated(&tunnel, &inner(inner_version, traffic_class));
+                    let found = match outer_version {
+                        Version::V4 => {
+                            let header = outer_ipv4(&frame);
+                            header.dscp.value() << 2 | header.ecn.value()
+                        }
+                        Version::V6 => outer_ipv6(&frame).traffic_class,
+                    };
+                    let expected_dscp = dscp.unwrap_or(traffic_class >> 2);
+                    assert_eq!(found, expected_dscp << 2 | traffic_class & 3);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_with_df_is_atomic_and_others_are_numbered_across_workers() {
+        let atomic = outer_ipv4(&encapsulated(&tunnel(Version::V4), &inner(Version::V4, 0)));
+        assert!(atomic.dont_fragment && atomic.identification == 0);
+        assert_eq!((atomic.time_to_live, atomic.protocol), (61, IpNumber::GRE));
+
+        let tunnel = Tunnel { dont_fragment: false, sequence: true, ..tunnel(Version::V4) };
+        let numbers = Numbers::default();
+        let first = Encapsulator::new(&tunnel, numbers.clone());
+        let second = first.clone();
+        let other_key = Tunnel { key: Some(9), ..tunnel };
+        let third = Encapsulator::new(&other_key, Numbers::with_identifications_of(&numbers));
+        let mut seen = Vec::new();
+        for encapsulator in [&first, &second, &third, &first] {
+            let frame = send(encapsulator, &inner(Version::V4, 0), 0);
+            let header = outer_ipv4(&frame);
+            assert!(!header.dont_fragment);
+            let at = 14 + encapsulator.overhead_bytes() - 4;
+            let sequence = u32::from_be_bytes(frame[at..at + 4].try_into().expect("four bytes"));
+            seen.push((header.identification, sequence));
+        }
+        assert_eq!(seen, [(0, 0), (1, 1), (2, 0), (3, 2)]);
+        assert_eq!(numbers.upcoming_sequence(), 3);
+    }
+
+    #[test]
+    fn flows_differ_in_source_port_and_flow_label_and_one_flow_does_not() {
+        let tunnel = Tunnel { udp: true, ..tunnel(Version::V6) };
+        let encapsulator = Encapsulator::new(&tunnel, Numbers::default());
+        let mut seen = std::collections::HashSet::new();
+        for entropy in 0..0x4000 {
+            let frame = send(&encapsulator, &inner(Version::V6, 0), entropy);
+            let port = u16::from_be_bytes([frame[54], frame[55]]);
+            let label = outer_ipv6(&frame).flow_label.value();
+            assert_eq!(frame, send(&encapsulator, &inner(Version::V6, 0), entropy));
+            assert!(port >= 49152 && label != 0);
+            assert!(seen.insert(port));
+            assert!(seen.len() == usize::from(entropy) + 1);
+        }
+        let labels: std::collections::HashSet<u32> = (0..=0xffff).map(flow_label).collect();
+        assert!(labels.len() > 60_000, "{}", labels.len());
+    }
+
+    #[test]
+    fn what_cannot_be_encapsulated_is_refused_with_its_reason() {
+        let refusal = |tunnel: &Tunnel, packet: &[u8], room: usize| {
+            let mut storage = vec![0; 14 + packet.len() + room];
+            storage[14..14 + packet.len()].copy_from_slice(packet);
+            let mut buffer = Buffer::new(&mut storage, 14 + packet.len());
+            let encapsulator = Encapsulator::new(tunnel, Numbers::default());
+            let result = encapsulator.encapsulate(&mut buffer, &LINK, 0);
+            result.map(|wire_bytes| (wire_bytes, buffer.len()))
+        };
+        let plain = tunnel(Version::V4);
+        let whole = inner(Version::V4, 0);
+        assert_eq!(refusal(&plain, &whole, 23), Err(Refusal::NoRoom));
+        assert_eq!(refusal(&plain, &whole, 24), Ok((14 + 24 + 37, 14 + 24 + 37)));
+        assert_eq!(refusal(&plain, &whole[..19], 64), Err(Refusal::Truncated));
+        // A record of which 20 bytes were kept passes, as long as nothing is summed over the rest.
+        assert_eq!(refusal(&plain, &whole[..20], 64), Ok((14 + 24 + 37, 14 + 24 + 20)));
+        let with_sum = Tunnel { checksum: true, ..plain };
+        assert_eq!(refusal(&with_sum, &whole[..20], 64), Err(Refusal::Truncated));
+        let udp = Tunnel { udp: true, ..tunnel(Version::V6) };
+        assert_eq!(refusal(&udp, &whole[..20], 64), Err(Refusal::Truncated));
+        for (at, value) in [(0, 0x54), (0, 0x44), (3, 19)] {
+            let mut lies = whole.clone();
+            lies[at] = value;
+            assert_eq!(refusal(&plain, &lies, 64), Err(Refusal::Malformed));
+        }
+        let mut large = whole.clone();
+        large[2..4].copy_from_slice(&(65535_u16 - 23).to_be_bytes());
+        assert_eq!(refusal(&plain, &large, 64), Err(Refusal::TooLong));
+        large[2..4].copy_from_slice(&(65535_u16 - 24).to_be_bytes());
+        assert_eq!(refusal(&plain, &large, 64), Ok((14 + 65535, 14 + 24 + 37)));
+    }
+
+    #[test]
+    fn a_whole_packet_of_any_length_keeps_every_byte() {
+        let tunnel = Tunnel { key: Some(1), checksum: true, ..tunnel(Version::V4) };
+        for bytes in 0..1400 {
+            let mut packet = Vec::new();
+            let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 1, 0, 1], 64).udp(1, 2);
+            builder.write(&mut packet, &vec![bytes as u8; bytes]).expect("a packet");
+            encapsulated(&tunnel, &packet);
+        }
     }
 }

@@ -63,8 +63,10 @@ pub struct Encapsulator {
     length: usize,
     version: Version,
     ether_type: [u8; 2],
-    /// Sum of what is prepared of the IPv4 header, or of the IPv6 pseudo-header but for its length.
-    prepared_sum: u16,
+    /// Sum of what is prepared of the IPv4 header; over IPv6, of the pseudo-header and the UDP header.
+    ip_sum: u16,
+    /// Sum of what is prepared of the GRE header.
+    gre_sum: u16,
     udp: bool,
     /// Where the GRE header starts in `prepared`.
     gre_offset: usize,
@@ -112,10 +114,12 @@ impl Encapsulator {
             }
             (local, remote) => panic!("a tunnel from {local} to {remote} changes its IP version"),
         };
-        let prepared_sum = match version {
+        let ip_sum = match version {
             Version::V4 => checksum::sum(&prepared[..ip_bytes]),
             Version::V6 => {
-                checksum::add(checksum::sum(&prepared[8..ip_bytes]), u16::from(protocol))
+                let addresses_sum = checksum::sum(&prepared[8..ip_bytes]);
+                let rest = u16::from(udp::PROTOCOL) + udp::GRE_PORT;
+                checksum::add(addresses_sum, rest)
             }
         };
         let mut length = ip_bytes;
@@ -130,7 +134,8 @@ impl Encapsulator {
             length,
             version,
             ether_type: ether_type.to_be_bytes(),
-            prepared_sum,
+            ip_sum,
+            gre_sum: checksum::sum(&prepared[gre_offset..length]),
             udp: tunnel.udp,
             gre_offset,
             sequence_offset,
@@ -168,13 +173,16 @@ impl Encapsulator {
             return Err(Refusal::Truncated);
         }
         buffer.truncate(inner_end);
+        // Before the packet moves, whose bytes may still be in flight when it has.
+        let payload_sum =
+            if self.sums_payload() { checksum::sum(&buffer[ethernet::HEADER_BYTES..]) } else { 0 };
         if !buffer.insert(ethernet::HEADER_BYTES, self.length) {
             return Err(Refusal::NoRoom);
         }
         buffer[..12].copy_from_slice(&link[..12]);
         buffer[12..14].copy_from_slice(&self.ether_type);
-        let (header, payload) = buffer[ethernet::HEADER_BYTES..].split_at_mut(self.length);
-        self.write(header, payload, &inner, outer_bytes, entropy);
+        let header = &mut buffer[ethernet::HEADER_BYTES..][..self.length];
+        self.write(header, payload_sum, &inner, outer_bytes, entropy);
         Ok(ethernet::HEADER_BYTES + outer_bytes)
     }
 
@@ -193,19 +201,19 @@ impl Encapsulator {
         self.gre_checksum || self.udp && self.version == Version::V6
     }
 
-    /// Writes the outer headers, from the inside out: each checksum is over headers that are finished.
+    /// Writes the outer headers, from the inside out.
     #[inline(always)]
     fn write(
         &self,
         header: &mut [u8],
-        payload: &[u8],
+        payload_sum: u16,
         inner: &Inner,
         outer_bytes: usize,
         entropy: u16,
     ) {
         copy_prepared(header, &self.prepared);
-        let payload_sum = if self.sums_payload() { checksum::sum(payload) } else { 0 };
-        self.write_gre(&mut header[self.gre_offset..], inner.version, payload_sum);
+        let gre_header = &mut header[self.gre_offset..];
+        let gre_sum = self.write_gre(gre_header, inner.version, payload_sum);
         let traffic_class = match self.dscp {
             Some(dscp) => dscp << 2 | inner.traffic_class & ecn::MASK,
             None => inner.traffic_class,
@@ -213,42 +221,56 @@ impl Encapsulator {
         match self.version {
             Version::V4 => {
                 if self.udp {
-                    write_udp(&mut header[ipv4::HEADER_BYTES..], outer_bytes - 20, entropy);
+                    let bytes = outer_bytes - ipv4::HEADER_BYTES;
+                    write_udp(&mut header[ipv4::HEADER_BYTES..], bytes as u16, entropy);
                 }
                 self.write_ipv4(header, traffic_class, outer_bytes as u16);
             }
             Version::V6 => {
-                let bytes = outer_bytes - ipv6::HEADER_BYTES;
+                let bytes = (outer_bytes - ipv6::HEADER_BYTES) as u16;
                 if self.udp {
                     let udp_header = &mut header[ipv6::HEADER_BYTES..];
-                    write_udp(udp_header, bytes, entropy);
-                    let sum = checksum::add(checksum::sum(udp_header), payload_sum);
-                    let sum = checksum::add(sum, checksum::add(self.prepared_sum, bytes as u16));
-                    // Zero would say that there is none (RFC 768).
-                    let field = if sum == 0xffff { 0xffff } else { !sum };
-                    udp_header[6..8].copy_from_slice(&field.to_be_bytes());
+                    let source_port = write_udp(udp_header, bytes, entropy);
+                    self.write_udp_checksum(udp_header, source_port, bytes, gre_sum);
                 }
-                write_ipv6(header, traffic_class, bytes as u16, entropy);
+                write_ipv6(header, traffic_class, bytes, entropy);
             }
         }
     }
 
+    /// Returns the sum of GRE header and payload. Sums are taken of the numbers that are written, not of the
+    /// bytes, which would have to be waited for.
     #[inline(always)]
-    fn write_gre(&self, header: &mut [u8], inner: Version, payload_sum: u16) {
-        header[2..4].copy_from_slice(&gre::protocol_of(inner).to_be_bytes());
+    fn write_gre(&self, header: &mut [u8], inner: Version, payload_sum: u16) -> u16 {
+        let protocol = gre::protocol_of(inner);
+        let mut sum = checksum::add(checksum::add(self.gre_sum, protocol), payload_sum);
+        header[2..4].copy_from_slice(&protocol.to_be_bytes());
         if let Some(offset) = self.sequence_offset {
             let at = offset - self.gre_offset;
-            header[at..at + 4].copy_from_slice(&self.numbers.next_sequence().to_be_bytes());
+            let number = self.numbers.next_sequence();
+            sum = checksum::add(sum, checksum::add((number >> 16) as u16, number as u16));
+            header[at..at + 4].copy_from_slice(&number.to_be_bytes());
         }
         if self.gre_checksum {
-            let sum = checksum::add(checksum::sum(header), payload_sum);
             header[4..6].copy_from_slice(&(!sum).to_be_bytes());
+            sum = 0xffff;
         }
+        sum
+    }
+
+    /// The length counts twice: in the pseudo-header and in the header (RFC 8200 section 8.1).
+    #[inline(always)]
+    fn write_udp_checksum(&self, header: &mut [u8], source_port: u16, bytes: u16, gre_sum: u16) {
+        let sum = checksum::add(checksum::add(self.ip_sum, source_port), gre_sum);
+        let sum = checksum::add(sum, checksum::add(bytes, bytes));
+        // Zero would say that there is none (RFC 768).
+        let field = if sum == 0xffff { 0xffff } else { !sum };
+        header[6..8].copy_from_slice(&field.to_be_bytes());
     }
 
     #[inline(always)]
     fn write_ipv4(&self, header: &mut [u8], traffic_class: u8, total_bytes: u16) {
-        let mut sum = checksum::add(self.prepared_sum, u16::from(traffic_class));
+        let mut sum = checksum::add(self.ip_sum, u16::from(traffic_class));
         sum = checksum::add(sum, total_bytes);
         header[1] = traffic_class;
         header[2..4].copy_from_slice(&total_bytes.to_be_bytes());
@@ -301,11 +323,13 @@ fn copy_prepared(header: &mut [u8], prepared: &[u8; HEADER_BYTES_MAX]) {
     }
 }
 
-/// Source port and length; the destination port is prepared.
+/// Source port, which is returned, and length; the destination port is prepared.
 #[inline(always)]
-fn write_udp(header: &mut [u8], length_bytes: usize, entropy: u16) {
-    header[0..2].copy_from_slice(&(SOURCE_PORT_MIN | entropy).to_be_bytes());
-    header[4..6].copy_from_slice(&(length_bytes as u16).to_be_bytes());
+fn write_udp(header: &mut [u8], length_bytes: u16, entropy: u16) -> u16 {
+    let source_port = SOURCE_PORT_MIN | entropy;
+    header[0..2].copy_from_slice(&source_port.to_be_bytes());
+    header[4..6].copy_from_slice(&length_bytes.to_be_bytes());
+    source_port
 }
 
 #[inline(always)]

@@ -18,6 +18,7 @@
 use std::net::IpAddr;
 
 use super::ecn::{self, EcnAlarms, Leaving};
+use super::outer::Outer;
 use super::prefixes::Prefixes;
 use super::sequence::{SequenceCounts, Tracker};
 use super::tunnel::Tunnel;
@@ -115,17 +116,6 @@ pub struct Decapsulator {
     accepted: u64,
     refusals: Refusals,
     ecn_alarms: EcnAlarms,
-}
-
-/// The outer IP header of what arrived.
-struct Outer {
-    version: Version,
-    addresses: [u64; 4],
-    protocol: u8,
-    is_fragment: bool,
-    ecn: u8,
-    payload_offset: usize,
-    payload_end: usize,
 }
 
 /// The inner packet, before it is let in.
@@ -258,7 +248,7 @@ impl Decapsulator {
         wire_bytes: usize,
     ) -> Result<Decapsulated, Refusal> {
         let window = Window::new(buffer, wire_bytes);
-        let outer = read_outer(&window)?;
+        let outer = Outer::read(&window)?;
         self.check_ends(&outer)?;
         if outer.is_fragment {
             return Err(Refusal::OuterFragment);
@@ -303,7 +293,7 @@ impl Decapsulator {
             return Err(Refusal::Protocol);
         }
         if is_udp {
-            check_udp(window, outer)?;
+            outer.check_udp(window)?;
             return Ok(outer.payload_offset + udp::HEADER_BYTES);
         }
         Ok(outer.payload_offset)
@@ -453,91 +443,6 @@ fn inner_refusal(unparsed: Unparsed) -> Refusal {
         Unparsed::Truncated => Refusal::Truncated,
         Unparsed::Malformed | Unparsed::NonIp | Unparsed::NonTcp => Refusal::InnerMalformed,
     }
-}
-
-#[inline(always)]
-fn read_outer(window: &Window<'_>) -> Result<Outer, Refusal> {
-    let ethernet = window.header::<{ ethernet::HEADER_BYTES }>(0, window.end())?;
-    match u16_at(ethernet, 12) {
-        ethernet::IPV4 => read_outer_ipv4(window),
-        ethernet::IPV6 => read_outer_ipv6(window),
-        _ => Err(Refusal::NotIp),
-    }
-}
-
-#[inline(always)]
-fn read_outer_ipv4(window: &Window<'_>) -> Result<Outer, Refusal> {
-    let header = ipv4::parse(window, ethernet::HEADER_BYTES)?;
-    let bytes = window.bytes(ethernet::HEADER_BYTES, header.payload_offset)?;
-    if !checksum::is_right(bytes) {
-        return Err(Refusal::OuterChecksum);
-    }
-    Ok(Outer {
-        version: Version::V4,
-        addresses: [header.addresses, 0, 0, 0],
-        protocol: header.protocol,
-        is_fragment: header.more_fragments || header.later_fragment,
-        ecn: bytes[1] & ecn::MASK,
-        payload_offset: header.payload_offset,
-        payload_end: header.payload_end,
-    })
-}
-
-#[inline(always)]
-fn read_outer_ipv6(window: &Window<'_>) -> Result<Outer, Refusal> {
-    let offset = ethernet::HEADER_BYTES;
-    let header = window.header::<{ ipv6::HEADER_BYTES }>(offset, window.end())?;
-    let payload_offset = offset + ipv6::HEADER_BYTES;
-    let payload_end = payload_offset + usize::from(u16_at(header, 4));
-    if header[0] >> 4 != 6 || payload_end > window.end() {
-        return Err(Refusal::Malformed);
-    }
-    let mut outer = Outer {
-        version: Version::V6,
-        addresses: [8, 16, 24, 32].map(|at| u64_at(header, at)),
-        protocol: header[6],
-        is_fragment: header[6] == ipv6::FRAGMENT,
-        ecn: header[1] >> 4 & ecn::MASK,
-        payload_offset,
-        payload_end,
-    };
-    if outer.protocol == ipv6::DESTINATION_OPTIONS {
-        let options = window.header::<8>(payload_offset, payload_end)?;
-        // The limit (any), padded as RFC 2473 section 4.1.1 has it. Anything else keeps its protocol.
-        if let [next_header, 0, 4, 1, _, 1, 1, 0] = *options {
-            outer.protocol = next_header;
-            outer.is_fragment = next_header == ipv6::FRAGMENT;
-            outer.payload_offset += options.len();
-        }
-    }
-    Ok(outer)
-}
-
-/// The UDP header of GRE in UDP.
-#[inline(always)]
-fn check_udp(window: &Window<'_>, outer: &Outer) -> Result<(), Refusal> {
-    let (offset, end) = (outer.payload_offset, outer.payload_end);
-    let header = udp::parse(window, offset, end)?;
-    if header.destination_port != udp::GRE_PORT {
-        return Err(Refusal::Protocol);
-    }
-    if header.length_bytes != end - offset {
-        return Err(Refusal::Malformed);
-    }
-    if header.checksum == 0 {
-        return match outer.version {
-            Version::V4 => Ok(()),
-            Version::V6 => Err(Refusal::UdpChecksumMissing),
-        };
-    }
-    let pseudo_header = outer.addresses.map(|word| checksum::sum(&word.to_be_bytes()));
-    let sum =
-        pseudo_header.into_iter().fold(checksum::sum(window.bytes(offset, end)?), checksum::add);
-    let sum = checksum::add(sum, checksum::add(u16::from(udp::PROTOCOL), (end - offset) as u16));
-    if sum != 0xffff {
-        return Err(Refusal::UdpChecksum);
-    }
-    Ok(())
 }
 
 /// Refuses GRE and GRE in UDP, in a packet to one of our own tunnels' ends.

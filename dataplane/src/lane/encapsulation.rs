@@ -566,4 +566,24 @@ mod tests {
             encapsulated(&tunnel, &packet);
         }
     }
+
+    #[test]
+    fn no_bytes_and_no_cut_make_it_panic() {
+        for (outer, udp) in [(Version::V4, false), (Version::V6, true)] {
+            let tunnel = Tunnel { udp, checksum: true, sequence: true, ..tunnel(outer) };
+            let encapsulator = Encapsulator::new(&tunnel, Numbers::default());
+            let whole = [&[0; 14][..], &inner(Version::V4, 0)].concat();
+            for length in 0..whole.len() {
+                for value in 0..=255 {
+                    let mut storage = [0; 256];
+                    storage[..whole.len()].copy_from_slice(&whole);
+                    storage[length] = value;
+                    for kept in [length, whole.len()] {
+                        let mut buffer = Buffer::new(&mut storage, kept);
+                        let _ = encapsulator.encapsulate(&mut buffer, &LINK, 0);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -317,4 +317,25 @@ mod tests {
         ipv6[IP] = 0x60;
         assert_eq!(cut(&ipv6, 576), Err(Refusal::Malformed));
     }
+
+    #[test]
+    fn no_bytes_make_it_panic_or_lose_data() {
+        let data = data(200);
+        let mut header = header(&data);
+        header.options = [1, 0x94, 4, 0, 0, 0x44, 3, 0].into();
+        header.total_len += 8;
+        let whole = frame(&header, &data);
+        for at in 0..IP + 28 {
+            for value in 0..=255 {
+                let mut mutated = whole.clone();
+                mutated[at] = value;
+                let Ok(fragments) = cut(&mutated, 76) else { continue };
+                let header_bytes = |frame: &[u8]| usize::from(frame[IP] & 15) * 4;
+                let cut_data = fragments.iter().flat_map(|f| f[IP + header_bytes(f)..].to_vec());
+                let total = usize::from(u16::from_be_bytes([mutated[16], mutated[17]]));
+                let expected = &mutated[IP + header_bytes(&mutated)..IP + total];
+                assert!(cut_data.eq(expected.iter().copied()), "{at} {value}");
+            }
+        }
+    }
 }

@@ -15,6 +15,7 @@ pub mod ecn;
 pub mod encapsulation;
 pub mod fragmentation;
 pub mod mark;
+mod outer;
 pub mod path_mtu;
 pub mod prefixes;
 pub mod rate_limit;

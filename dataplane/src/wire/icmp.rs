@@ -236,4 +236,19 @@ mod tests {
         cut[9] = PROTOCOL;
         assert_eq!(written(Error::TimeExceeded, &cut[..20]), None);
     }
+
+    #[test]
+    fn no_bytes_and_no_cut_make_it_panic() {
+        let whole = offender([10, 0, 0, 1], [10, 1, 0, 1], 20);
+        let mut short = [0; FRAME_BYTES_MAX - 1];
+        assert_eq!(write(Error::TimeExceeded, &LINK, SOURCE, &whole, &mut short), None);
+        for at in 0..whole.len() {
+            written(Error::TimeExceeded, &whole[..at]);
+            for value in 0..=255 {
+                let mut mutated = whole.clone();
+                mutated[at] = value;
+                written(Error::TimeExceeded, &mutated);
+            }
+        }
+    }
 }

@@ -211,4 +211,19 @@ mod tests {
             assert_eq!(written(Error::NoRoute, &packet).is_some(), expected, "type {kind}");
         }
     }
+
+    #[test]
+    fn no_bytes_and_no_cut_make_it_panic() {
+        let whole = offender(HOST, OTHER, 20);
+        let mut short = [0; FRAME_BYTES_MAX - 1];
+        assert_eq!(write(Error::NoRoute, &LINK, OURS, &whole, &mut short), None);
+        for at in 0..whole.len() {
+            written(Error::NoRoute, &whole[..at]);
+            for value in 0..=255 {
+                let mut mutated = whole.clone();
+                mutated[at] = value;
+                written(Error::NoRoute, &mutated);
+            }
+        }
+    }
 }

@@ -321,7 +321,7 @@ impl Decapsulator {
     fn check_inner_ipv4(&self, window: &Window<'_>, offset: usize) -> Result<Inner, Refusal> {
         let header = ipv4::parse(window, offset).map_err(inner_refusal)?;
         let bytes = window.bytes(offset, header.payload_offset).map_err(inner_refusal)?;
-        if !checksum::is_right(bytes) {
+        if !checksum::header_is_right(bytes) {
             return Err(Refusal::InnerChecksum);
         }
         let (source, destination) = ((header.addresses >> 32) as u32, header.addresses as u32);

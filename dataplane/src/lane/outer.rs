@@ -41,7 +41,7 @@ impl Outer {
     fn read_ipv4(window: &Window<'_>) -> Result<Outer, Refusal> {
         let header = ipv4::parse(window, ethernet::HEADER_BYTES)?;
         let bytes = window.bytes(ethernet::HEADER_BYTES, header.payload_offset)?;
-        if !checksum::is_right(bytes) {
+        if !checksum::header_is_right(bytes) {
             return Err(Refusal::OuterChecksum);
         }
         Ok(Outer {

@@ -393,7 +393,7 @@ def some_byte(chance, built, frame):
 
 
 def shorter(chance, built, frame):
-    del frame[chance.randrange(len(frame)):]
+    del frame[chance.randrange(max(1, len(frame))):]
 
 
 def longer(chance, built, frame):

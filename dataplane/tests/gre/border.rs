@@ -1,6 +1,8 @@
-//! The border against a peer that is scapy, and a judge in Python: see `border.py`.
+//! The border against a peer that is scapy, and a judge in Python: see `border.py`. `SEED=number` mutates
+//! otherwise.
 
 use std::collections::BTreeMap;
+use std::env;
 
 use dataplane::lane::decapsulation::{Decapsulator, Refusal};
 use dataplane::lane::prefixes::Prefixes;
@@ -9,8 +11,8 @@ use dataplane::wire::buffer::Buffer;
 
 use super::{from_hex, run, scapy_is_there, script, tunnel};
 
-/// Seed of the mutations, and how many.
-const SEED: u64 = 4754;
+/// How many mutations, and their seed.
+const SEED: &str = "4754";
 const MUTATIONS: u64 = 100_000;
 
 /// As in `border.py`.
@@ -111,7 +113,8 @@ fn mutations_are_refused_or_let_in_as_the_judge_says_each_under_its_reason() {
     }
     let mut border = border();
     let mut mutations = script("border.py");
-    mutations.args(["mutations", &SEED.to_string(), &MUTATIONS.to_string()]);
+    let seed = env::var("SEED").unwrap_or_else(|_| SEED.to_owned());
+    mutations.args(["mutations", &seed, &MUTATIONS.to_string()]);
     let verdicts = compare(&mut border, &run(&mut mutations));
     let counted = |suffix: &str| -> u64 {
         let of_lanes = verdicts.iter().filter(|(verdict, _)| verdict.starts_with("lane-"));

@@ -11,11 +11,16 @@
 //!   Ethernet | IP | ICMP error                          | inner IP ...       what the inner sender is told
 //! ```
 //!
+//! Workers have clones, which share what was lowered: an error arrives at one worker, and all must send less.
+//! They must go by the same clock.
+//!
 //! With key and sequence number an attacker outside the path must guess 46 bits; without them the MTU of a lane
 //! can be lowered by who knows both ends, to no less than [`IPV4_MTU_BYTES_MIN`] or [`IPV6_MTU_BYTES_MIN`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sequence::Numbers;
 use super::tunnel::Tunnel;
@@ -85,16 +90,15 @@ struct Lane {
     overhead_bytes: u16,
     /// Without any error.
     mtu_bytes: u16,
-    lowered: Option<Lower>,
+    /// What an error has made of it, in the lowest 16 bits, and when that ends: in nanoseconds, when those bits
+    /// are taken for zero. One number, so that nobody reads half of it.
+    lowered: Arc<AtomicU64>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Lower {
-    mtu_bytes: u16,
-    until_ns: u64,
-}
+/// Bits of the MTU in [`Lane::lowered`].
+const MTU_BITS: u64 = 0xffff;
 
-/// The path MTU of every lane, of one worker or for all of them.
+/// The path MTU of every lane. Clones share it, but not what they count.
 #[derive(Debug, Clone, Default)]
 pub struct PathMtus {
     lanes: Vec<Lane>,
@@ -131,7 +135,7 @@ impl PathMtus {
         overhead_bytes: u16,
         mtu_bytes: u16,
     ) -> usize {
-        let (tunnel, lowered) = (*tunnel, None);
+        let (tunnel, lowered) = (*tunnel, Arc::default());
         self.lanes.push(Lane { tunnel, numbers, overhead_bytes, mtu_bytes, lowered });
         self.lanes.len() - 1
     }
@@ -175,13 +179,13 @@ impl PathMtus {
         judged
     }
 
-    fn lower(&mut self, frame: &[u8], wire_bytes: usize, now_ns: u64) -> Result<Lowered, Refusal> {
+    fn lower(&self, frame: &[u8], wire_bytes: usize, now_ns: u64) -> Result<Lowered, Refusal> {
         let window = Window::new(frame, wire_bytes);
         let report = self.read_report(&window)?;
         let quoted = read_quoted(&window, &report)?;
         let mut refusal = Refusal::NotOurs;
         let mut first: Option<Lowered> = None;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
+        for (index, lane) in self.lanes.iter().enumerate() {
             let judged = lane
                 .sent(&window, &report, &quoted)
                 .and_then(|inner_offset| Ok((inner_offset, lane.lower(&report, &quoted, now_ns)?)));
@@ -268,11 +272,14 @@ impl PathMtus {
 }
 
 impl Lane {
+    #[inline(always)]
     fn mtu_bytes_at(&self, now_ns: u64) -> u16 {
-        match self.lowered {
-            Some(lowered) if now_ns < lowered.until_ns => lowered.mtu_bytes,
-            _ => self.mtu_bytes,
-        }
+        self.mtu_bytes_of(self.lowered.load(Ordering::Relaxed), now_ns)
+    }
+
+    #[inline(always)]
+    fn mtu_bytes_of(&self, lowered: u64, now_ns: u64) -> u16 {
+        if now_ns < lowered & !MTU_BITS { lowered as u16 } else { self.mtu_bytes }
     }
 
     /// Whether this lane could have sent the packet; where its inner packet starts, when the quotation goes so
@@ -351,7 +358,7 @@ impl Lane {
     }
 
     /// Takes the MTU over; returns it.
-    fn lower(&mut self, report: &Report, quoted: &Quoted, now_ns: u64) -> Result<u16, Refusal> {
+    fn lower(&self, report: &Report, quoted: &Quoted, now_ns: u64) -> Result<u16, Refusal> {
         let least = match report.version {
             Version::V4 => IPV4_MTU_BYTES_MIN,
             Version::V6 => IPV6_MTU_BYTES_MIN,
@@ -360,10 +367,14 @@ impl Lane {
         if mtu_bytes < least || report.mtu_bytes >= quoted.total_bytes {
             return Err(Refusal::OutOfBounds);
         }
-        if mtu_bytes >= self.mtu_bytes_at(now_ns) {
-            return Err(Refusal::NotLower);
-        }
-        self.lowered = Some(Lower { mtu_bytes, until_ns: now_ns.saturating_add(LOWERED_FOR_NS) });
+        let until_ns = now_ns.saturating_add(LOWERED_FOR_NS);
+        let lowered = until_ns & !MTU_BITS | u64::from(mtu_bytes);
+        let is_lower = |before| mtu_bytes < self.mtu_bytes_of(before, now_ns);
+        self.lowered
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                is_lower(before).then_some(lowered)
+            })
+            .map_err(|_| Refusal::NotLower)?;
         Ok(mtu_bytes)
     }
 }
@@ -552,8 +563,9 @@ mod tests {
         let lowered = judged(&mut mtus, &error(1400, &quotation(2, 990))).expect("believed");
         assert_eq!((lowered.lane, lowered.mtu_bytes, lowered.inner_mtu_bytes), (1, 1400, 1368));
         assert_eq!((mtus.mtu_bytes(0, NOW_NS), mtus.mtu_bytes(1, NOW_NS)), (1500, 1400));
-        assert_eq!(mtus.inner_mtu_bytes(1, NOW_NS + LOWERED_FOR_NS - 1), 1368);
-        assert_eq!(mtus.inner_mtu_bytes(1, NOW_NS + LOWERED_FOR_NS), 1468);
+        let end_ns = NOW_NS + LOWERED_FOR_NS;
+        assert_eq!(mtus.inner_mtu_bytes(1, end_ns - 100_000), 1368);
+        assert_eq!(mtus.inner_mtu_bytes(1, end_ns), 1468);
         assert_eq!((mtus.lowered(), mtus.refusals().total()), (1, 0));
     }
 
@@ -567,6 +579,15 @@ mod tests {
         }
         judged(&mut mtus, &error(1300, &quotation(1, 999))).expect("believed");
         assert_eq!(mtus.mtu_bytes(0, NOW_NS), 1300);
+    }
+
+    #[test]
+    fn every_worker_sends_less_when_one_was_told() {
+        let mut mtus = two_lanes();
+        let other = mtus.clone();
+        judged(&mut mtus, &error(1400, &quotation(1, 999))).expect("believed");
+        assert_eq!((other.mtu_bytes(0, NOW_NS), other.mtu_bytes(1, NOW_NS)), (1400, 1500));
+        assert_eq!((mtus.lowered(), other.lowered()), (1, 0));
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub struct Tunnel {
     pub ttl: u8,
     /// Outer DSCP; none copies that of the inner packet.
     pub dscp: Option<u8>,
-    /// Whether outer IPv4 packets carry DF. Without it they may be fragmented on their way.
+    /// Whether outer IPv4 packets carry DF. Without it they may be fragmented on their way, which is for peers
+    /// that reassemble: Lanesplit refuses outer fragments.
     pub dont_fragment: bool,
     /// Most bytes of an outer packet, its IP header included; none takes the MTU of the port.
     pub mtu_bytes: Option<u16>,

@@ -3,6 +3,7 @@
 //! They skip loudly where tshark or scapy is not installed; `REQUIRE_ORACLES=1` makes that a failure.
 
 mod border;
+mod errors;
 mod fragments;
 mod sending;
 

@@ -1,5 +1,5 @@
 //! Nothing is allocated in a worker: its whole life, from the first packet to the last report, on ports in
-//! memory and on real ones, under an allocator that counts.
+//! memory and on real ones, under an allocator that counts. Nor is it for a packet that takes a tunnel.
 
 #![allow(unsafe_code)]
 
@@ -14,7 +14,16 @@ use dataplane::config::{Config, Poll};
 use dataplane::flow::classifier::Capacity;
 use dataplane::flow::secret::Secret;
 use dataplane::gateway::{Gateway, Settings};
+use dataplane::lane::decapsulation::Decapsulator;
+use dataplane::lane::encapsulation::Encapsulator;
+use dataplane::lane::fragmentation::Fragments;
+use dataplane::lane::path_mtu::PathMtus;
+use dataplane::lane::prefixes::Prefixes;
+use dataplane::lane::sequence::Numbers;
+use dataplane::lane::tunnel::Tunnel;
 use dataplane::port::{Burst, FrameAccount, Port};
+use dataplane::wire::buffer::Buffer;
+use dataplane::wire::{checksum, icmp};
 use dataplane::worker::{Order, Published, Worker, WorkerReport};
 use dataplane::xdp::{self, Attachment};
 
@@ -138,6 +147,63 @@ fn a_worker_on_real_ports_allocates_nothing() {
     });
     assert!(report.counters.received > 400 && report.counters.dropped.exceeds_mtu > 0);
     assert_eq!(calls, 0, "calls of the allocator");
+}
+
+/// A packet goes through a tunnel and back, is cut up, is complained of and is answered.
+#[test]
+fn a_tunnel_allocates_nothing() {
+    let [out, back]: [Tunnel; 2] =
+        [("192.0.2.1", "192.0.2.2"), ("192.0.2.2", "192.0.2.1")].map(|(local, remote)| Tunnel {
+            local: local.parse().expect("an address"),
+            remote: remote.parse().expect("an address"),
+            key: Some(7),
+            sequence: true,
+            checksum: true,
+            ttl: 64,
+            dscp: None,
+            dont_fragment: true,
+            mtu_bytes: None,
+            udp: true,
+        });
+    let everyone = [("0.0.0.0".parse().expect("an address"), 0)];
+    let everyone = Prefixes::new(&everyone).expect("a prefix");
+    let numbers = Numbers::default();
+    let encapsulator = Encapsulator::new(&out, numbers.clone());
+    let mut decapsulator = Decapsulator::new(&[back], everyone.clone(), everyone);
+    let mut mtus = PathMtus::default();
+    mtus.add(&out, numbers, encapsulator.overhead_bytes() as u16, 1500);
+    let mut inner = [0; 14 + 1000];
+    inner[14..34].copy_from_slice(b"\x45\0\x03\xe8\0\0\0\0\x40\x06\0\0\x0a\0\0\x01\x0a\x01\0\x01");
+    let sum = checksum::sum(&inner[14..34]);
+    inner[24..26].copy_from_slice(&(!sum).to_be_bytes());
+    let mut storage = [0; FRAME_BYTES];
+    let mut frame = [0; FRAME_BYTES];
+
+    let before = CALLS.get();
+    for round in 0..1000 {
+        storage[..inner.len()].copy_from_slice(&inner);
+        let mut buffer = Buffer::new(&mut storage, inner.len());
+        let sent = encapsulator.encapsulate(&mut buffer, &[2; 14], round).expect("it is sent");
+        let length = icmp::write(
+            icmp::Error::FragmentationNeeded { mtu_bytes: 900 },
+            &[2; 14],
+            [192, 0, 2, 9].into(),
+            &buffer[14..],
+            &mut frame,
+        );
+        let complaint = &frame[..length.expect("an error")];
+        assert_eq!(mtus.judge(complaint, complaint.len(), 1).is_ok(), round == 0);
+        decapsulator.decapsulate(&mut buffer, sent).expect("it is let in");
+        assert!(buffer[14..] == inner[14..]);
+        let mut fragments = Fragments::new(&buffer, buffer.len(), 500).expect("it may be cut");
+        let mut count = 0;
+        while fragments.write_next(&mut frame).is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 3);
+    }
+    assert_eq!(CALLS.get() - before, 0, "calls of the allocator");
+    assert_eq!((decapsulator.accepted(), decapsulator.sequence(0).received), (1000, 1000));
 }
 
 const FRAME_BYTES: usize = 2048;

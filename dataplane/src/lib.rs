@@ -5,7 +5,8 @@
 //! * [`wire`] reads and updates headers: bytes only
 //! * [`flow`] holds the flows, bounded, and the classification rule
 //! * [`lane`] is what a class does to a packet
-//! * [`gateway`] joins the three: a [`batch`] of packets goes in, a [`verdict`] for each comes out, and
+//! * [`fib`] says where packets go next: routes and neighbours as they were at one moment
+//! * [`gateway`] joins the four: a [`batch`] of packets goes in, a [`verdict`] for each comes out, and
 //!   [`counters`] say what happened
 //!
 //! Packets come from somewhere and go somewhere:
@@ -20,6 +21,7 @@
 //!
 //! * [`config`] is the configuration file, [`preflight`] what only this machine can say of it
 //! * [`daemon`] starts the workers and listens to signals, and to [`links`] that go and come back
+//! * [`routes`] mirrors what the kernel knows of routes and neighbours
 //! * [`privileges`] are given up when they are no longer needed; a worker runs in a [`sandbox`]
 //! * [`control`] answers questions with a [`status`]
 //!
@@ -32,6 +34,7 @@ pub mod config;
 pub mod control;
 pub mod counters;
 pub mod daemon;
+pub mod fib;
 pub mod flow;
 pub mod gateway;
 pub mod lane;
@@ -40,6 +43,7 @@ pub mod memory;
 pub mod port;
 pub mod preflight;
 pub mod privileges;
+pub mod routes;
 pub mod sandbox;
 pub mod status;
 pub mod verdict;

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::Path;
 
 /// Module, and the modules of this crate that it may name. Its own parts it may always name.
-const MAY_KNOW: [(&str, &[&str]); 21] = [
+const MAY_KNOW: [(&str, &[&str]); 23] = [
     ("wire", &[]),
     ("verdict", &["batch"]),
     ("batch", &["verdict", "gateway"]),
     ("memory", &[]),
     ("clock", &[]),
     ("links", &[]),
+    ("fib", &["batch"]),
     ("flow", &["wire", "verdict", "memory"]),
     ("lane", &["wire", "verdict"]),
     ("counters", &["batch", "flow", "verdict"]),
@@ -19,7 +20,7 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("port", &["batch"]),
     ("capture", &["batch"]),
     ("xdp", &["batch", "port"]),
-    ("config", &["flow", "lane", "xdp"]),
+    ("config", &["batch", "fib", "flow", "lane", "xdp"]),
     (
         "worker",
         &["batch", "clock", "config", "counters", "flow", "gateway", "memory", "port", "verdict"],
@@ -28,6 +29,7 @@ const MAY_KNOW: [(&str, &[&str]); 21] = [
     ("status", &["batch", "counters", "flow", "lane", "worker", "xdp"]),
     ("control", &["status"]),
     ("privileges", &["xdp"]),
+    ("routes", &["batch", "fib"]),
     ("sandbox", &["privileges"]),
     (
         "daemon",

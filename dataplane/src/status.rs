@@ -141,7 +141,15 @@ impl fmt::Display for Status {
         writeln!(formatter, "lanesplitd {version}, process {pid}, {mode}, up {seconds:.1} s")?;
         for port in PortId::ALL {
             let PortStatus { interface, state, xdp, copy, mtu, kernel } = ports.of(port);
-            let KernelCounters { own_address, oversize, no_socket } = kernel;
+            let KernelCounters {
+                own_address,
+                oversize,
+                no_socket,
+                other_link,
+                not_ip,
+                other_destination,
+                fragment,
+            } = kernel;
             let side = format!("{port:?}").to_uppercase();
             write!(
                 formatter,
@@ -151,6 +159,14 @@ impl fmt::Display for Status {
                 formatter,
                 "{own_address} to its own address, {oversize} too long, {no_socket} without worker"
             )?;
+            let routed = other_link + not_ip + other_destination + fragment;
+            if routed > 0 {
+                writeln!(
+                    formatter,
+                    "  and {other_link} to other MAC addresses, {not_ip} not IP, {other_destination} to other \
+                     destinations, {fragment} fragments of tunnels"
+                )?;
+            }
         }
         for WorkerStatus { queue, core, report } in &self.workers {
             let frames = &report.frames;

@@ -7,6 +7,7 @@
 use std::io;
 
 use super::capabilities::missing_capabilities;
+use super::destinations::DESTINATIONS_MAX;
 
 /// Why a port could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +93,18 @@ pub enum XdpError {
         attached: u32,
         /// Size at opening.
         opened: u32,
+    },
+
+    /// More destinations than the program's maps hold.
+    #[error(
+        "{interface}: {count} prefixes and own addresses of one IP version, and there is room for \
+         {DESTINATIONS_MAX}. Join prefixes (`routed.local_prefixes`, `routed.remote_prefixes`), or remove addresses"
+    )]
+    Destinations {
+        /// Its name.
+        interface: String,
+        /// How many there are.
+        count: usize,
     },
 
     /// The kernel refused.

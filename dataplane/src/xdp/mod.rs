@@ -37,6 +37,7 @@
 //! detached and the kernel carries the packets again.
 
 mod capabilities;
+mod destinations;
 mod error;
 mod frames;
 mod interface;
@@ -51,13 +52,14 @@ mod statistics;
 mod umem;
 
 pub use capabilities::{PORT_CAPABILITIES, missing_capabilities, port_capabilities_in};
+pub use destinations::{DESTINATIONS_MAX, Destinations};
 pub use error::XdpError;
 pub use frames::{Frame, Frames};
 pub use interface::Interface;
 pub use port::RingPort;
-pub use program::{Attachment, KernelCounters, Mode};
+pub use program::{Attachment, KernelCounters, Mode, Role};
 pub use rings::{Descriptor, Memory, Rings};
-pub use settings::{Attach, CopyMode, Settings, mtu_max};
+pub use settings::{Attach, CopyMode, ENCAPSULATION_BYTES_MAX, Settings, mtu_max};
 pub use socket::{SocketRings, open};
 pub use statistics::{SocketStatistics, WakeFailures};
 pub use umem::Umem;

@@ -1,8 +1,8 @@
 //! The XDP program on an interface.
 //!
-//! The program (`program.bpf.c`) leaves the kernel what is the kernel's and sends the rest to the
-//! sockets in its map. It is loaded once per interface, with that interface's address in its
-//! constants.
+//! The program (`program.bpf.c` inline, `routed.bpf.c` routed) leaves the kernel what is the kernel's
+//! and sends the rest to the sockets in its map. It is loaded once per interface, with that
+//! interface's address in its constants.
 //!
 //! **Invariant.** The program is attached exactly as long as its link's descriptor is open, and an
 //! [`Attachment`] holds the only one, closed on exec: dropping it, or the death of the process by
@@ -14,24 +14,55 @@
 //! | `sockets`  | sockets by queue (XSKMAP)         | program    | `register`, `open` |
 //! | `counters` | frames left to the kernel, by CPU | `counters` | program            |
 //!
-//! A fourth, `promiscuous`, is a packet socket that keeps the interface receiving everything, if
+//! In routed mode two more, `routed`, are the destinations by IP version (LPM_TRIE), read by the
+//! program and written by `set_destinations`. Another, `promiscuous`, is a packet socket that keeps the interface receiving everything, if
 //! asked to.
 
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::{fmt, fs, io, mem, ptr};
 
+use ipnet::IpNet;
 use libxdp_sys::{bpf_map, bpf_object};
 
+use super::destinations::{DESTINATIONS_MAX, Destinations};
 use super::error::XdpError;
 use super::interface::Interface;
 use super::options;
-use super::settings::{Attach, check_frame_bytes, mtu_max};
+use super::settings::{Attach, ENCAPSULATION_BYTES_MAX, check_frame_bytes, mtu_max};
 
 /// Compiled by the build script.
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/program.bpf.o"));
+static INLINE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/program.bpf.o"));
+/// The same.
+static ROUTED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/routed.bpf.o"));
+
+/// What a port is for: which program it gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A bump in the wire: all but the port's own address is the worker's.
+    Inline,
+    /// A router's port: [`Destinations`] at its own MAC address are the worker's.
+    Routed {
+        /// Whether packets that come in here may be encapsulated, and so need room to grow.
+        encapsulates: bool,
+    },
+}
+
+impl Role {
+    fn object(self) -> &'static [u8] {
+        match self {
+            Role::Inline => INLINE,
+            Role::Routed { .. } => ROUTED,
+        }
+    }
+
+    fn encapsulates(self) -> bool {
+        self == Role::Routed { encapsulates: true }
+    }
+}
 
 /// Where the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -65,21 +96,49 @@ impl fmt::Display for Mode {
 /// Frames that the program left to the kernel, by reason, since it was attached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KernelCounters {
-    /// Addressed to the port's own MAC address.
+    /// Inline: addressed to the port's own MAC address. Routed: to an address of this machine, and not a
+    /// packet of a tunnel.
     pub own_address: u64,
-    /// Longer than a frame of packet memory can hold.
+    /// Longer than a frame of packet memory can hold; routed, with the headers that may be added.
     pub oversize: u64,
     /// Received on a queue without a worker.
     pub no_socket: u64,
+    /// Routed: not addressed to the port's own MAC address.
+    pub other_link: u64,
+    /// Routed: neither IPv4 nor IPv6, behind a VLAN tag, or shorter than an IP header.
+    pub not_ip: u64,
+    /// Routed: to a destination that the gateway does not serve.
+    pub other_destination: u64,
+    /// Routed: fragments of a tunnel's packet.
+    pub fragment: u64,
 }
 
 impl std::ops::AddAssign for KernelCounters {
     fn add_assign(&mut self, other: KernelCounters) {
-        let KernelCounters { own_address, oversize, no_socket } = other;
+        let KernelCounters {
+            own_address,
+            oversize,
+            no_socket,
+            other_link,
+            not_ip,
+            other_destination,
+            fragment,
+        } = other;
         self.own_address += own_address;
         self.oversize += oversize;
         self.no_socket += no_socket;
+        self.other_link += other_link;
+        self.not_ip += not_ip;
+        self.other_destination += other_destination;
+        self.fragment += fragment;
     }
+}
+
+/// The maps of destinations, IPv4 and IPv6, and what is in them.
+#[derive(Debug)]
+struct Routed {
+    maps: [OwnedFd; 2],
+    destinations: Destinations,
 }
 
 /// The XDP program on one interface, until this is dropped or the process dies.
@@ -91,12 +150,13 @@ pub struct Attachment {
     queues: u32,
     counters: OwnedFd,
     sockets: OwnedFd,
+    routed: Option<Routed>,
     _link: OwnedFd,
     promiscuous: Option<OwnedFd>,
 }
 
 impl Attachment {
-    /// Puts the program on `interface`, to serve its first `queues` queues with frames of
+    /// Puts the program of inline mode on `interface`, to serve its first `queues` queues with frames of
     /// `frame_bytes` bytes. Until [`open`](super::open) adds sockets, it leaves every packet to the
     /// kernel.
     ///
@@ -112,13 +172,29 @@ impl Attachment {
         frame_bytes: u32,
         queues: u32,
     ) -> Result<Attachment, XdpError> {
+        Attachment::attach_as(Role::Inline, interface, attach, frame_bytes, queues)
+    }
+
+    /// The same with the program of any role. One of routed mode begins without destinations, and leaves
+    /// everything to the kernel until [`Attachment::set_destinations`] names some.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::attach`].
+    pub fn attach_as(
+        role: Role,
+        interface: &str,
+        attach: Attach,
+        frame_bytes: u32,
+        queues: u32,
+    ) -> Result<Attachment, XdpError> {
         check_frame_bytes(frame_bytes)?;
         let interface = Interface::find(interface)?;
-        check_mtu(&interface, frame_bytes)?;
+        check_mtu(&interface, frame_bytes, role)?;
         keep_vlan_tags(&interface);
         raise_memory_limit();
 
-        let program = Program::load(&interface, frame_bytes, queues)?;
+        let program = Program::load(&interface, role, frame_bytes, queues)?;
         let (link, mode) = match attach {
             Attach::Native => (link(&program, &interface, Mode::Native)?, Mode::Native),
             Attach::Generic => (link(&program, &interface, Mode::Generic)?, Mode::Generic),
@@ -126,6 +202,16 @@ impl Attachment {
         };
         let counters = program.map(&interface, c"counters")?;
         let sockets = program.map(&interface, c"sockets")?;
+        let routed = match role {
+            Role::Inline => None,
+            Role::Routed { .. } => Some(Routed {
+                maps: [
+                    program.map(&interface, c"ipv4_routed")?,
+                    program.map(&interface, c"ipv6_routed")?,
+                ],
+                destinations: Destinations::default(),
+            }),
+        };
         let attachment = Attachment {
             interface,
             mode,
@@ -133,6 +219,7 @@ impl Attachment {
             queues,
             counters,
             sockets,
+            routed,
             _link: link,
             promiscuous: None,
         };
@@ -195,7 +282,51 @@ impl Attachment {
     pub fn counters(&self) -> io::Result<KernelCounters> {
         let cpus = possible_cpus()?;
         let read = |reason| sum_of_cpus(&self.counters, reason, cpus);
-        Ok(KernelCounters { own_address: read(0)?, oversize: read(1)?, no_socket: read(2)? })
+        Ok(KernelCounters {
+            own_address: read(0)?,
+            oversize: read(1)?,
+            no_socket: read(2)?,
+            other_link: read(3)?,
+            not_ip: read(4)?,
+            other_destination: read(5)?,
+            fragment: read(6)?,
+        })
+    }
+
+    /// From now on the program takes these destinations from the kernel, and no others. Only what is different
+    /// from before is written, one entry after the other, so nothing that stays is ever missing.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, or the kernel refuses; what was written until then is known, and the next call
+    /// goes on from there.
+    ///
+    /// # Panics
+    ///
+    /// On a port of inline mode.
+    pub fn set_destinations(&mut self, wanted: &Destinations) -> Result<(), XdpError> {
+        let routed = self.routed.as_mut().expect("a port of routed mode");
+        for is_ipv4 in [true, false] {
+            let count = wanted.count(is_ipv4);
+            if count > DESTINATIONS_MAX {
+                let interface = self.interface.name.clone();
+                return Err(XdpError::Destinations { interface, count });
+            }
+        }
+        let name = &self.interface.name;
+        let fail =
+            |cause| XdpError::kernel(name, "writing the destinations of the XDP program", cause);
+        // What goes makes room for what comes.
+        let (written, removed) = wanted.changes_since(&routed.destinations);
+        for prefix in removed {
+            routed.remove(prefix).map_err(fail)?;
+            routed.destinations.note(prefix, None);
+        }
+        for (prefix, uses) in written {
+            routed.write(prefix, uses).map_err(fail)?;
+            routed.destinations.note(prefix, Some(uses));
+        }
+        Ok(())
     }
 
     /// From now on, what `queue` receives goes to `socket`. The kernel removes the entry when the
@@ -216,8 +347,57 @@ impl Attachment {
     }
 }
 
-fn check_mtu(interface: &Interface, frame_bytes: u32) -> Result<(), XdpError> {
-    let mtu_max = mtu_max(frame_bytes);
+impl Routed {
+    fn write(&self, prefix: IpNet, uses: u32) -> io::Result<()> {
+        let (map, key) = self.place(prefix);
+        // SAFETY: keys of the map have as many bytes as `Key` has for this IP version, values four, and
+        // the kernel copies both during the call.
+        let result = unsafe {
+            libxdp_sys::bpf_map_update_elem(
+                map.as_raw_fd(),
+                ptr::from_ref(&key).cast(),
+                ptr::from_ref(&uses).cast(),
+                0,
+            )
+        };
+        check(result).map(drop)
+    }
+
+    /// That there is no such entry is no error: it may have been removed before something failed.
+    fn remove(&self, prefix: IpNet) -> io::Result<()> {
+        let (map, key) = self.place(prefix);
+        // SAFETY: as in `write`; there is no value.
+        let result =
+            unsafe { libxdp_sys::bpf_map_delete_elem(map.as_raw_fd(), ptr::from_ref(&key).cast()) };
+        match check(result) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    fn place(&self, prefix: IpNet) -> (&OwnedFd, Key) {
+        let prefix_bits = prefix.prefix_len().into();
+        let mut address = [0; 16];
+        match prefix.network() {
+            IpAddr::V4(network) => address[..4].copy_from_slice(&network.octets()),
+            IpAddr::V6(network) => address = network.octets(),
+        }
+        (&self.maps[usize::from(prefix.addr().is_ipv6())], Key { prefix_bits, address })
+    }
+}
+
+/// `struct ipv4_key` (its first eight bytes) and `struct ipv6_key` of `routed.bpf.c`.
+#[repr(C)]
+struct Key {
+    prefix_bits: u32,
+    address: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Key>() == 20);
+
+fn check_mtu(interface: &Interface, frame_bytes: u32, role: Role) -> Result<(), XdpError> {
+    let room = if role.encapsulates() { ENCAPSULATION_BYTES_MAX } else { 0 };
+    let mtu_max = mtu_max(frame_bytes) - room;
     if interface.mtu <= mtu_max {
         return Ok(());
     }
@@ -320,11 +500,12 @@ fn occupant(interface: &Interface) -> String {
     }
 }
 
-/// Constants of the program: `struct port` of `program.bpf.c`.
+/// Constants of a program: `struct port` of `kernel.bpf.h`.
 #[repr(C)]
 struct Constants {
     address: [u8; 6],
-    large_frames: u16,
+    large_frames: u8,
+    encapsulates: u8,
 }
 
 const _: () = assert!(size_of::<Constants>() == 8);
@@ -336,18 +517,27 @@ struct Program {
 }
 
 impl Program {
-    fn load(interface: &Interface, frame_bytes: u32, queues: u32) -> Result<Program, XdpError> {
+    fn load(
+        interface: &Interface,
+        role: Role,
+        frame_bytes: u32,
+        queues: u32,
+    ) -> Result<Program, XdpError> {
+        let bytes = role.object();
         let fail = |operation: &str, cause| XdpError::kernel(&interface.name, operation, cause);
         // SAFETY: libbpf copies the object during the call; null asks for default options.
         let object = unsafe {
-            libxdp_sys::bpf_object__open_mem(OBJECT.as_ptr().cast(), OBJECT.len(), ptr::null())
+            libxdp_sys::bpf_object__open_mem(bytes.as_ptr().cast(), bytes.len(), ptr::null())
         };
         let object = ptr::NonNull::new(object)
             .ok_or_else(|| fail("reading the XDP program", io::Error::last_os_error()))?;
         let program = Program { object };
 
-        let large_frames = u16::from(frame_bytes == 4096);
-        let constants = Constants { address: interface.address, large_frames };
+        let constants = Constants {
+            address: interface.address,
+            large_frames: u8::from(frame_bytes == 4096),
+            encapsulates: u8::from(role.encapsulates()),
+        };
         program
             .set_constants(&constants)
             .map_err(|cause| fail("setting the XDP program's constants", cause))?;

@@ -11,6 +11,10 @@ const HEADROOM_BYTES: u32 = 256;
 /// Bytes that a frame carries besides the MTU: an Ethernet header and one VLAN tag.
 const LINK_HEADER_BYTES: u32 = 14 + 4;
 
+/// Most bytes that encapsulation adds to a packet: IPv6 header, UDP header, GRE header with checksum, key and
+/// sequence number. `ENCAPSULATION_BYTES_MAX` of `routed.bpf.c`.
+pub const ENCAPSULATION_BYTES_MAX: u32 = 40 + 8 + 16;
+
 /// How the XDP program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]

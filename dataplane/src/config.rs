@@ -4,21 +4,24 @@
 //! and of the list of keys, so a key that is not in its manual does not exist. Whatever is wrong with a file
 //! is found in one go, each [`Problem`] with its place and its remedy.
 
+mod routed;
 mod values;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use crate::flow::classifier::{Capacity, Policy, Rule};
-use crate::lane::Lanes;
 use crate::lane::mark::Mark;
+use crate::lane::{Lane, Lanes};
 use crate::xdp::{Attach, CopyMode, Settings as XdpSettings};
+pub use routed::Routed;
 pub use values::idle_timeout_ns;
 use values::{Bad, number, one_of, wrong_type};
 
@@ -107,8 +110,10 @@ pub struct Config {
     pub rule: Rule,
     /// How much state there may be.
     pub capacity: Capacity,
-    /// Where classes go.
+    /// Where classes go inline: their marks.
     pub lanes: Lanes,
+    /// What there is besides in routed mode; none in inline mode.
+    pub routed: Option<Routed>,
     /// Where `lanesplitd status` asks.
     pub control_socket: PathBuf,
     /// Least severe messages that are logged.
@@ -159,9 +164,18 @@ impl Config {
         let name = |port: fn(&Ports) -> &Located<String>, config: &Config| {
             config.ports.as_ref().map(|ports| port(ports).value.clone())
         };
+        let prefixes = |pick: fn(&Routed) -> &Located<Vec<IpNet>>, config: &Config| {
+            config.routed.as_ref().map(|routed| pick(routed).value.clone())
+        };
+        let lane = |index: usize, config: &Config| {
+            config.routed.as_ref().map(|routed| routed.lanes[index].value)
+        };
+        let fixed =
+            |config: &Config| config.routed.as_ref().and_then(|routed| routed.fixed.clone());
         let (one, two) = (&self.xdp, &other.xdp);
         let (has, wants) = (&self.capacity, &other.capacity);
         [
+            ("mode", self.routed.is_some() != other.routed.is_some()),
             ("ports.lan", name(|ports| &ports.lan, self) != name(|ports| &ports.lan, other)),
             ("ports.wan", name(|ports| &ports.wan, self) != name(|ports| &ports.wan, other)),
             ("ports.attach", one.attach != two.attach),
@@ -177,6 +191,19 @@ impl Config {
                 "classifier.fragmented_datagrams_max",
                 has.fragmented_datagrams_max != wants.fragmented_datagrams_max,
             ),
+            (
+                "routed.local_prefixes",
+                prefixes(|routed| &routed.local_prefixes, self)
+                    != prefixes(|routed| &routed.local_prefixes, other),
+            ),
+            (
+                "routed.remote_prefixes",
+                prefixes(|routed| &routed.remote_prefixes, self)
+                    != prefixes(|routed| &routed.remote_prefixes, other),
+            ),
+            ("lanes.short", changes_kind(lane(0, self), lane(0, other))),
+            ("lanes.long", changes_kind(lane(1, self), lane(1, other))),
+            ("routed.static_*", fixed(self) != fixed(other)),
             ("control.socket", self.control_socket != other.control_socket),
             ("log.level", self.log_level != other.log_level),
         ]
@@ -223,7 +250,12 @@ type Value<'a> = Spanned<DeValue<'a>>;
 
 impl<'a> Reader<'a> {
     fn read(&mut self) -> Config {
-        self.value("mode", |value| one_of(value, &[("inline", ())]));
+        let is_routed =
+            self.value("mode", |value| one_of(value, &[("inline", false), ("routed", true)]));
+        if !is_routed {
+            self.refuse_routed_keys();
+        }
+        let lanes = Lanes { short: self.lane("lanes.short"), long: self.lane("lanes.long") };
         Config {
             ports: self.ports(),
             xdp: self.xdp(),
@@ -241,7 +273,8 @@ impl<'a> Reader<'a> {
                     1 << 24,
                 ),
             },
-            lanes: Lanes { short: self.lane("lanes.short"), long: self.lane("lanes.long") },
+            lanes,
+            routed: is_routed.then(|| self.routed()),
             control_socket: self.value("control.socket", values::socket_path),
             log_level: self.value("log.level", |value| {
                 let levels = ["error", "warn", "info", "debug", "trace"];
@@ -328,7 +361,9 @@ impl<'a> Reader<'a> {
     fn lane(&mut self, path: &str) -> Mark {
         let dscp = format!("{path}.dscp");
         if let Some(lane) = find(self.user, path)
-            && find(self.user, &dscp).is_none()
+            && ["dscp", "next_hop", "gre"]
+                .iter()
+                .all(|key| find(self.user, &format!("{path}.{key}")).is_none())
         {
             let (message, remedy) = match lane.get_ref() {
                 DeValue::Table(_) => (
@@ -381,6 +416,19 @@ impl<'a> Reader<'a> {
         self.refuse_unknown_keys_of("", user, defaults);
     }
 
+    /// Refuses the keys of a table that are not among these.
+    fn refuse_others(&mut self, prefix: &str, table: &DeTable, known: &[&str]) {
+        for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+            self.refuse_key(prefix, key, known);
+        }
+    }
+
+    fn refuse_key(&mut self, prefix: &str, key: &Spanned<DeString>, known: &[&str]) {
+        let name = key.get_ref().as_ref();
+        let remedy = unknown_key_remedy(name, known);
+        self.report(key.span(), "this key", format!("unknown key `{prefix}{name}`"), &remedy);
+    }
+
     fn refuse_unknown_keys_of(&mut self, prefix: &str, user: &DeTable, defaults: &DeTable) {
         for (key, value) in user {
             let name = key.get_ref().as_ref();
@@ -399,19 +447,30 @@ impl<'a> Reader<'a> {
                     );
                 }
                 (_, Some(_)) => {}
-                (_, None) if prefix == "ports." && PORT_KEYS.contains(&name) => {}
+                (_, None) if optional_keys(prefix).contains(&name) => {}
                 (_, None) => {
-                    let mut known: Vec<&str> =
-                        defaults.keys().map(|key| key.get_ref().as_ref()).collect();
-                    if prefix == "ports." {
-                        known.extend(PORT_KEYS);
-                    }
-                    let remedy = unknown_key_remedy(name, &known);
-                    self.report(key.span(), "this key", format!("unknown key `{path}`"), &remedy);
+                    let known = defaults.keys().map(|key| key.get_ref().as_ref());
+                    let known: Vec<&str> =
+                        known.chain(optional_keys(prefix).iter().copied()).collect();
+                    self.refuse_key(prefix, key, &known);
                 }
             }
         }
     }
+}
+
+/// Whether a lane of routed mode becomes another in more than its mark: which packets the ports take from the
+/// kernel, and what they need of room, is settled when they are opened.
+fn changes_kind(before: Option<Lane>, after: Option<Lane>) -> bool {
+    let is_mark = |lane| matches!(lane, None | Some(Lane::Mark(_)));
+    before != after && !(is_mark(before) && is_mark(after))
+}
+
+/// Keys of a section that the default file shows in comments only.
+fn optional_keys(prefix: &str) -> &'static [&'static str] {
+    let sections = routed::OPTIONAL.iter().chain(&[("ports.", &PORT_KEYS as &[&str])]);
+    let mut found = sections.filter(|(section, _)| *section == prefix);
+    found.next().map_or(&[], |(_, keys)| keys)
 }
 
 /// The value at a dotted path.
@@ -449,189 +508,4 @@ pub fn show(problems: &[Problem]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PORTS: &str = "[ports]\nlan = \"a\"\nwan = \"b\"\n";
-
-    /// What is wrong with a file: its messages, each with its remedy and the text it points at.
-    fn problems(text: &str) -> Vec<(String, String, String)> {
-        match Config::parse("test.toml", text) {
-            Ok(_) => Vec::new(),
-            Err(ConfigError::Unreadable { .. }) => unreachable!("nothing was read from a file"),
-            Err(ConfigError::Problems(problems)) => problems
-                .into_iter()
-                .map(|problem| {
-                    let start = problem.span.offset();
-                    let place = text[start..start + problem.span.len()].to_owned();
-                    (problem.message, problem.remedy, place)
-                })
-                .collect(),
-        }
-    }
-
-    #[track_caller]
-    fn assert_refused(text: &str, message: &str, remedy: &str, place: &str) {
-        let found = problems(text);
-        let [(said, advised, pointed)] = &found[..] else {
-            panic!("expected one problem in {text:?}, found {found:?}");
-        };
-        assert!(said.contains(message), "{said:?} does not say {message:?}");
-        assert!(advised.contains(remedy), "{advised:?} does not advise {remedy:?}");
-        assert_eq!(pointed, place);
-    }
-
-    #[test]
-    fn the_default_file_means_what_it_says() {
-        let config = Config::defaults();
-        assert!(config.ports.is_none());
-        assert_eq!(config.rule.policy, Policy::Split);
-        assert_eq!(config.rule.threshold_packets, 40);
-        assert_eq!(config.rule.idle_timeout_ns, 30_000_000_000);
-        assert!(config.rule.restart_on_syn);
-        assert_eq!(config.lanes.short.dscp(), 18);
-        assert_eq!(config.lanes.long.dscp(), 10);
-        assert_eq!(config.poll, Poll::Adaptive);
-        assert_eq!(config.control_socket, Path::new("/run/lanesplit/control.sock"));
-    }
-
-    #[test]
-    fn two_interfaces_are_enough() {
-        let ports = Config::parse("test.toml", PORTS).unwrap().ports.unwrap();
-        assert_eq!((ports.lan.value.as_str(), ports.wan.value.as_str()), ("a", "b"));
-    }
-
-    #[test]
-    fn what_a_file_says_goes_before_the_default() {
-        let text = "[classifier]\nthreshold_packets = 0x10\nidle_timeout = \"1min 500ms\"\npolicy = \"ecmp\"\n\
-                    [lanes.short]\ndscp = 46\n[workers]\ncores = [3, 1]\npoll = \"busy\"";
-        let config = Config::parse("test.toml", text).unwrap();
-        assert_eq!(config.rule.threshold_packets, 16);
-        assert_eq!(config.rule.idle_timeout_ns, 60_500_000_000);
-        assert_eq!(config.rule.policy, Policy::Ecmp);
-        assert_eq!(config.lanes.short.dscp(), 46);
-        assert_eq!(config.lanes.long.dscp(), 10);
-        assert_eq!(config.cores.value, [3, 1]);
-        assert_eq!(config.poll, Poll::Busy);
-    }
-
-    #[test]
-    fn every_mistake_is_named_with_its_place_and_remedy() {
-        let rows = [
-            (
-                "[classifier]\ntreshold_packets = 4",
-                "unknown key `classifier.treshold_packets`",
-                "did you mean `threshold_packets`",
-                "treshold_packets",
-            ),
-            ("[lane]\nx = 1", "unknown key `lane`", "did you mean `lanes`", "lane"),
-            ("[lanes.middle]\ndscp = 1", "unknown key `lanes.middle`", "long, short", "middle"),
-            ("[classifier]\nthreshold_packets = 0", "0 is out of range", "1 to 4294967295", "0"),
-            ("[classifier]\nthreshold_packets = -3", "-3 is out of range", "1 to 4294967295", "-3"),
-            (
-                "[classifier]\nthreshold_packets = \"many\"",
-                "found string",
-                "whole number",
-                "\"many\"",
-            ),
-            ("[classifier]\nidle_timeout = \"30\"", "time unit needed", "like \"30s\"", "\"30\""),
-            ("[classifier]\nidle_timeout = \"0s\"", "out of range", "above 0", "\"0s\""),
-            ("[classifier]\nidle_timeout = 30", "found integer", "like \"30s\"", "30"),
-            ("[classifier]\nrestart_on_syn = 1", "found integer", "true or false", "1"),
-            (
-                "[classifier]\npolicy = \"fast\"",
-                "none of its values",
-                "\"split\", \"ecmp\", \"none\"",
-                "\"fast\"",
-            ),
-            (
-                "[lanes.long]",
-                "the lane `lanes.long` has no mark",
-                "dscp = \"AF21\"",
-                "[lanes.long]",
-            ),
-            ("[lanes.long]\ndscp = \"AF44\"", "no such DSCP", "AF11 to AF43", "\"AF44\""),
-            ("[lanes.long]\ndscp = 64", "64 is out of range", "0 to 63", "64"),
-            ("lanes = 3", "found integer", "a table", "3"),
-            ("[ports]\nlan = \"a\"\nwan = \"a\"", "both \"a\"", "two different ones", "\"a\""),
-            ("[ports]\nlan = \"a\"", "only one of", "name the other", "\"a\""),
-            (
-                "[ports]\nlan = \"a\"\nwan = \"an interface's name\"",
-                "1 to 15 characters",
-                "ip link",
-                "\"an interface's name\"",
-            ),
-            ("[ports]\nframe_bytes = 3000", "not a power of two", "2048 or 4096", "3000"),
-            ("[ports]\nring_entries = 65536", "out of range", "64 to 32768", "65536"),
-            ("[workers]\ncores = [1, 1]", "core 1 is named twice", "of its own", "[1, 1]"),
-            ("[workers]\ncores = 2", "found integer", "[2, 3]", "2"),
-            ("mode = \"routed\"", "\"routed\" is none of its values", "\"inline\"", "\"routed\""),
-            ("[control]\nsocket = \"\"", "1 to 107 bytes", "shorter path", "\"\""),
-        ];
-        for (text, message, remedy, place) in rows {
-            assert_refused(text, message, remedy, place);
-        }
-    }
-
-    #[test]
-    fn all_mistakes_are_found_at_once() {
-        let text = "[classifier]\nthreshold_packets = 0\nbogus = 1\n[lanes.short]\n[workers]\npoll = \"lazy\"";
-        assert_eq!(problems(text).len(), 4);
-    }
-
-    #[test]
-    fn what_is_not_toml_is_refused_with_its_place() {
-        let found = problems("[ports\nlan = \"a\"");
-        assert!(!found.is_empty());
-        assert!(found.iter().all(|(message, ..)| message.starts_with("not TOML")), "{found:?}");
-    }
-
-    #[test]
-    fn every_name_of_the_dscp_registry_is_known() {
-        let named = |name: &str| {
-            let text = format!("[lanes.short]\ndscp = \"{name}\"");
-            Config::parse("test.toml", &text).map(|config| config.lanes.short.dscp()).ok()
-        };
-        for (name, dscp) in [
-            ("CS0", 0),
-            ("LE", 1),
-            ("CS1", 8),
-            ("AF11", 10),
-            ("AF12", 12),
-            ("AF13", 14),
-            ("CS2", 16),
-            ("AF21", 18),
-            ("AF22", 20),
-            ("AF23", 22),
-            ("CS3", 24),
-            ("AF31", 26),
-            ("AF32", 28),
-            ("AF33", 30),
-            ("CS4", 32),
-            ("AF41", 34),
-            ("AF42", 36),
-            ("AF43", 38),
-            ("CS5", 40),
-            ("VA", 44),
-            ("EF", 46),
-            ("CS6", 48),
-            ("CS7", 56),
-        ] {
-            assert_eq!(named(name), Some(dscp), "{name}");
-        }
-        for name in ["CS8", "AF01", "AF14", "AF51", "AF1", "AF111", "af11", "", "CS", "AFé"] {
-            assert_eq!(named(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_changed_fixed_key_is_named() {
-        let before = Config::parse("test.toml", PORTS).unwrap();
-        let with = |more: &str| Config::parse("test.toml", &format!("{PORTS}{more}")).unwrap();
-        let free =
-            "[classifier]\nthreshold_packets = 3\npolicy = \"none\"\n[lanes.short]\ndscp = 0";
-        assert_eq!(before.differs_in_fixed_keys(&with(free)), [""; 0]);
-        let fixed = with("ring_entries = 64\n[workers]\npoll = \"busy\"");
-        assert_eq!(before.differs_in_fixed_keys(&fixed), ["ports.ring_entries", "workers.poll"]);
-    }
-}
+mod tests;

@@ -1,9 +1,11 @@
 //! Values of the configuration: what a key may say, and what to do when it says something else.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::Value;
@@ -14,6 +16,9 @@ pub(super) type Bad = (String, String);
 
 /// `sun_path` of a Unix socket's address, less its terminating zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Most prefixes of one list: what the XDP program has room for is shared with own addresses.
+const PREFIXES_MAX: usize = 4096;
 
 pub(super) fn bad(message: String, remedy: impl Into<String>) -> Bad {
     (message, remedy.into())
@@ -140,6 +145,98 @@ pub(super) fn interface_name(value: &Value) -> Result<String, Bad> {
 
 pub(super) fn idle_timeout(value: &Value) -> Result<u64, Bad> {
     idle_timeout_ns(text(value).map_err(|(message, _)| idle_timeout_bad(&message))?)
+}
+
+/// An address that one host has.
+pub(super) fn host_address(value: &Value) -> Result<IpAddr, Bad> {
+    let found = text(value)?;
+    let remedy = "use the IPv4 or IPv6 address of one host, like \"192.0.2.1\" or \"2001:db8::1\"";
+    let address: IpAddr =
+        found.parse().map_err(|_| bad(format!("{found:?} is no IP address"), remedy))?;
+    let why = match address {
+        IpAddr::V4(address) if address.is_broadcast() => "everybody",
+        _ if address.is_unspecified() => "nobody",
+        _ if address.is_multicast() => "a group",
+        _ if address.is_loopback() => "whoever asks",
+        _ => return Ok(address),
+    };
+    Err(bad(format!("{address} is the address of {why}"), remedy))
+}
+
+/// A prefix without host bits.
+pub(super) fn prefix(value: &Value) -> Result<IpNet, Bad> {
+    let prefix = network(value)?;
+    if prefix.trunc() != prefix {
+        return Err(bad(
+            format!("{prefix} has bits behind its first {}", prefix.prefix_len()),
+            format!("use {:?}", prefix.trunc().to_string()),
+        ));
+    }
+    Ok(prefix)
+}
+
+/// An address with the length of its network.
+pub(super) fn network(value: &Value) -> Result<IpNet, Bad> {
+    let found = text(value)?;
+    found.parse().map_err(|_| {
+        bad(
+            format!("{found:?} is no address with a prefix length"),
+            "write it like \"10.1.0.0/16\" or \"2001:db8:1::/48\"",
+        )
+    })
+}
+
+pub(super) fn prefixes(value: &Value) -> Result<Vec<IpNet>, Bad> {
+    let found = list("prefixes, like [\"10.1.0.0/16\"],", value, prefix)?;
+    if found.len() > PREFIXES_MAX {
+        return Err(bad(
+            format!("{} prefixes are too many", found.len()),
+            format!("join them: there is room for {PREFIXES_MAX}"),
+        ));
+    }
+    for (index, one) in found.iter().enumerate() {
+        if found[..index].contains(one) {
+            return Err(bad(format!("{one} is named twice"), "name each prefix once"));
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn networks(value: &Value) -> Result<Vec<IpNet>, Bad> {
+    list("addresses with their prefix lengths, like [\"10.1.0.1/16\"],", value, network)
+}
+
+fn list<T>(
+    what: &str,
+    value: &Value,
+    parse: impl Fn(&Value) -> Result<T, Bad>,
+) -> Result<Vec<T>, Bad> {
+    match value.get_ref() {
+        DeValue::Array(array) => array.iter().map(parse).collect(),
+        other => Err(wrong_type(&format!("a list of {what}"), other)),
+    }
+}
+
+/// A MAC address of one host.
+pub(super) fn mac_address(value: &Value) -> Result<[u8; 6], Bad> {
+    let found = text(value)?;
+    let wrong = || {
+        bad(
+            format!("{found:?} is no MAC address of one host"),
+            "write six bytes of which the first is even, like \"02:00:00:00:00:01\"",
+        )
+    };
+    let mut mac = [0; 6];
+    let mut parts = found.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
+        *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+    }
+    // The lowest bit of the first byte is that of groups.
+    match parts.next().is_none() && mac[0] & 1 == 0 {
+        true => Ok(mac),
+        false => Err(wrong()),
+    }
 }
 
 fn dscp_in_range(dscp: u8) -> Mark {

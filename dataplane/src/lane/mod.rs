@@ -8,7 +8,7 @@
 //! * [`fragmentation`] cuts what does not fit a lane, [`path_mtu`] hears what does not fit the way, and
 //!   [`rate_limit`] bounds what is said about it
 //!
-//! Of these, only a mark can be chosen in [`Lanes`].
+//! Inline a lane is a mark ([`Lanes`]). In routed mode it is one of three kinds ([`Lane`]).
 
 pub mod decapsulation;
 pub mod ecn;
@@ -23,10 +23,13 @@ mod reasons;
 pub mod sequence;
 pub mod tunnel;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Class;
 use mark::Mark;
+use tunnel::Tunnel;
 
 /// The lane of each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +47,33 @@ impl Lanes {
         match class {
             Class::Short => self.short,
             Class::Long => self.long,
+        }
+    }
+}
+
+/// A lane of routed mode, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// Packets take the route of their destination, marked.
+    Mark(Mark),
+    /// Packets are sent to this next hop, whatever their destination; marked, or as they are.
+    NextHop {
+        /// A neighbour on a connected network, or an address that routes lead to.
+        address: IpAddr,
+        /// The DSCP to write; none leaves that of the packet.
+        mark: Option<Mark>,
+    },
+    /// Packets are encapsulated, and take the route of the tunnel's other end.
+    Gre(Tunnel),
+}
+
+impl Lane {
+    /// The tunnel, if it is one.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        match self {
+            Lane::Gre(tunnel) => Some(tunnel),
+            Lane::Mark(_) | Lane::NextHop { .. } => None,
         }
     }
 }

@@ -17,10 +17,11 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use crate::batch::PortId;
 use crate::flow::classifier::{Capacity, Policy, Rule};
 use crate::lane::mark::Mark;
 use crate::lane::{Lane, Lanes};
-use crate::xdp::{Attach, CopyMode, Settings as XdpSettings};
+use crate::xdp::{Attach, CopyMode, Role, Settings as XdpSettings};
 pub use routed::Routed;
 pub use values::idle_timeout_ns;
 use values::{Bad, number, one_of, wrong_type};
@@ -210,6 +211,11 @@ impl Config {
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
+    }
+
+    /// What a port is for.
+    pub fn role(&self, port: PortId) -> Role {
+        self.routed.as_ref().map_or(Role::Inline, |routed| routed.role(port))
     }
 
     /// A problem with one of the values, found by somebody who looked at the system.

@@ -1,10 +1,13 @@
 //! What can only be wrong with a configuration on this machine: found by looking, without touching a port.
 
+mod routed;
+
 use std::collections::BTreeSet;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
+use crate::batch::PortId;
 use crate::config::{Config, Located, Ports, Problem};
 use crate::xdp::{Interface, mtu_max};
 
@@ -15,6 +18,8 @@ pub struct Plan {
     pub interfaces: [Interface; 2],
     /// The core of each worker; the n-th serves queue n.
     pub cores: Vec<usize>,
+    /// What would be better otherwise, in words.
+    pub warnings: Vec<String>,
 }
 
 /// Looks at the interfaces and cores that the configuration names.
@@ -27,8 +32,11 @@ pub fn plan(config: &Config) -> Result<Plan, Vec<Problem>> {
         return Err(vec![config.missing_ports()]);
     };
     let mut problems = Vec::new();
-    let lan = look_at(config, &ports.lan, &mut problems);
-    let wan = look_at(config, &ports.wan, &mut problems);
+    let lan = look_at(config, PortId::Lan, &ports.lan, &mut problems);
+    let wan = look_at(config, PortId::Wan, &ports.wan, &mut problems);
+    let warnings = config.routed.as_ref().map_or_else(Vec::new, |routed| {
+        routed::look(config, routed, ports, [lan.as_ref(), wan.as_ref()], &mut problems)
+    });
     let queues = lan.as_ref().zip(wan.as_ref()).and_then(|(lan, wan)| {
         if lan.queues == wan.queues {
             return Some(lan.queues);
@@ -38,13 +46,14 @@ pub fn plan(config: &Config) -> Result<Plan, Vec<Problem>> {
     });
     let cores = choose_cores(config, queues, &mut problems);
     match (lan, wan, problems.is_empty()) {
-        (Some(lan), Some(wan), true) => Ok(Plan { interfaces: [lan, wan], cores }),
+        (Some(lan), Some(wan), true) => Ok(Plan { interfaces: [lan, wan], cores, warnings }),
         _ => Err(problems),
     }
 }
 
 fn look_at(
     config: &Config,
+    port: PortId,
     name: &Located<String>,
     problems: &mut Vec<Problem>,
 ) -> Option<Interface> {
@@ -56,14 +65,18 @@ fn look_at(
             return None;
         }
     };
-    let most = mtu_max(config.xdp.frame_bytes);
+    let role = config.role(port);
+    let most = mtu_max(config.xdp.frame_bytes) - role.room_bytes();
     if interface.mtu > most {
         let message = format!(
-            "{}: its MTU of {} does not fit `frame_bytes = {}`, which has room for {most}",
-            name.value, interface.mtu, config.xdp.frame_bytes
+            "{}: its MTU of {} does not fit `frame_bytes = {}`, which has room for {most}{}",
+            name.value,
+            interface.mtu,
+            config.xdp.frame_bytes,
+            if role.room_bytes() > 0 { " beside a tunnel's headers" } else { "" }
         );
         let lower = format!("lower it (`ip link set dev {} mtu {most}`)", name.value);
-        let remedy = match mtu_max(4096) >= interface.mtu {
+        let remedy = match mtu_max(4096) - role.room_bytes() >= interface.mtu {
             true => format!("set `frame_bytes = 4096`, or {lower}"),
             false => lower,
         };

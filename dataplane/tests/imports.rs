@@ -25,7 +25,7 @@ const MAY_KNOW: [(&str, &[&str]); 23] = [
         "worker",
         &["batch", "clock", "config", "counters", "flow", "gateway", "memory", "port", "verdict"],
     ),
-    ("preflight", &["config", "xdp"]),
+    ("preflight", &["batch", "config", "lane", "xdp"]),
     ("status", &["batch", "counters", "flow", "lane", "worker", "xdp"]),
     ("control", &["status"]),
     ("privileges", &["xdp"]),

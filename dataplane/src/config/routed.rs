@@ -18,6 +18,7 @@ use crate::fib::{Fixed, FixedPort};
 use crate::lane::Lane;
 use crate::lane::mark::Mark;
 use crate::lane::tunnel::Tunnel;
+use crate::xdp::{Destinations, Role};
 
 /// Keys of routed mode without a default, by section; the default file shows them in comments.
 pub(super) const OPTIONAL: [(&str, &[&str]); 4] = [
@@ -67,6 +68,28 @@ impl Routed {
     /// Whether packets leave or come without a tunnel in some lane.
     pub fn has_plain_lane(&self) -> bool {
         self.tunnels().count() < self.lanes.len()
+    }
+
+    /// What a port is for.
+    pub fn role(&self, port: PortId) -> Role {
+        Role::Routed { encapsulates: port == PortId::Lan && self.tunnels().next().is_some() }
+    }
+
+    /// What a port takes from the kernel on a machine that has these addresses. Packets without a tunnel come in
+    /// on the WAN port only when a lane of the other site may send them so: it is taken to have the same lanes.
+    pub fn destinations(&self, port: PortId, own: &[IpAddr]) -> Destinations {
+        let mut destinations = Destinations::default();
+        let prefixes = match port {
+            PortId::Lan => &self.remote_prefixes.value[..],
+            PortId::Wan if self.has_plain_lane() => &self.local_prefixes.value[..],
+            PortId::Wan => &[],
+        };
+        prefixes.iter().for_each(|prefix| destinations.forward(*prefix));
+        if port == PortId::Wan {
+            self.tunnels().for_each(|(_, tunnel)| destinations.tunnel(tunnel.local, tunnel.udp));
+        }
+        own.iter().for_each(|address| destinations.own(*address));
+        destinations
     }
 }
 

@@ -5,6 +5,7 @@ use crate::fib::Resolution;
 use crate::lane::tunnel::Tunnel;
 
 use super::*;
+use crate::xdp::Destinations;
 
 const PORTS: &str = "[ports]\nlan = \"a\"\nwan = \"b\"\n";
 
@@ -401,4 +402,29 @@ fn what_a_port_takes_from_the_kernel_changes_only_with_a_restart() {
     let inline = Config::parse("test.toml", "").unwrap();
     let all = ["mode", "routed.local_prefixes", "routed.remote_prefixes", "lanes.long"];
     assert_eq!(before.differs_in_fixed_keys(&inline), all);
+}
+
+#[test]
+fn a_port_takes_from_the_kernel_what_its_side_of_the_lanes_needs() {
+    let own = ["10.1.0.1".parse().unwrap(), "192.0.2.2".parse().unwrap()];
+    let both = routed(&format!("{}{}", tunnel("short", "key = 1"), tunnel("long", "udp = true")));
+    let mut lan = Destinations::default();
+    lan.forward("10.2.0.0/16".parse().unwrap());
+    lan.forward("2001:db8:2::/48".parse().unwrap());
+    own.iter().for_each(|address| lan.own(*address));
+    assert_eq!(both.destinations(PortId::Lan, &own), lan);
+    let mut wan = Destinations::default();
+    own.iter().for_each(|address| wan.own(*address));
+    wan.tunnel(own[1], false);
+    wan.tunnel(own[1], true);
+    assert_eq!(both.destinations(PortId::Wan, &own), wan);
+    let mut plain = Destinations::default();
+    plain.forward("10.1.0.0/16".parse().unwrap());
+    own.iter().for_each(|address| plain.own(*address));
+    assert_eq!(routed("").destinations(PortId::Wan, &own), plain);
+
+    assert_eq!(both.role(PortId::Lan), Role::Routed { encapsulates: true });
+    assert_eq!(both.role(PortId::Wan), Role::Routed { encapsulates: false });
+    assert_eq!(routed("").role(PortId::Lan), Role::Routed { encapsulates: false });
+    assert_eq!(Config::defaults().role(PortId::Lan), Role::Inline);
 }

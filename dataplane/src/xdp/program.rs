@@ -62,6 +62,11 @@ impl Role {
     fn encapsulates(self) -> bool {
         self == Role::Routed { encapsulates: true }
     }
+
+    /// Bytes of a frame of packet memory that a received packet must leave free, to grow into.
+    pub fn room_bytes(self) -> u32 {
+        if self.encapsulates() { ENCAPSULATION_BYTES_MAX } else { 0 }
+    }
 }
 
 /// Where the program runs.
@@ -396,8 +401,7 @@ struct Key {
 const _: () = assert!(size_of::<Key>() == 20);
 
 fn check_mtu(interface: &Interface, frame_bytes: u32, role: Role) -> Result<(), XdpError> {
-    let room = if role.encapsulates() { ENCAPSULATION_BYTES_MAX } else { 0 };
-    let mtu_max = mtu_max(frame_bytes) - room;
+    let mtu_max = mtu_max(frame_bytes) - role.room_bytes();
     if interface.mtu <= mtu_max {
         return Ok(());
     }

@@ -29,8 +29,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::batch::PortId;
+use foldhash::fast::RandomState;
 use prefix_trie::PrefixMap;
+
+use crate::batch::PortId;
 
 pub use route::{Health, Hop, Kind, Route, RouteKey, Table};
 pub use shelf::{SNAPSHOTS_MAX, Shelf};
@@ -83,6 +85,15 @@ struct Tries {
     ipv6: PrefixMap<(u128, u8), u32>,
 }
 
+/// Table local: nearly all of it are this machine's own addresses, which share their first bits with whatever is near
+/// them, so that a walk down a trie would seldom end early. They are asked by hash, and before all shorter prefixes.
+#[derive(Debug, Clone, Default)]
+struct LocalTable {
+    hosts_ipv4: HashMap<u32, u32, RandomState>,
+    hosts_ipv6: HashMap<u128, u32, RandomState>,
+    wider: Tries,
+}
+
 /// What a route comes to on this machine now.
 #[derive(Debug, Clone, Copy)]
 enum Action {
@@ -114,11 +125,12 @@ enum Way {
     Elsewhere,
 }
 
-/// MAC addresses by IP address.
+/// MAC addresses by IP address, as a number: that is one step for the hash, which has a secret of its own, because
+/// whoever is on the network chooses addresses.
 #[derive(Debug, Clone, Default)]
 struct Neighbours {
-    ipv4: HashMap<Ipv4Addr, [u8; 6]>,
-    ipv6: HashMap<Ipv6Addr, [u8; 6]>,
+    ipv4: HashMap<u32, [u8; 6], RandomState>,
+    ipv6: HashMap<u128, [u8; 6], RandomState>,
 }
 
 /// A port, and what is near it.
@@ -133,7 +145,7 @@ struct PortView {
 /// All routes, neighbours and addresses at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Fib {
-    local: Arc<Tries>,
+    local: Arc<LocalTable>,
     main: Arc<Tries>,
     actions: Box<[Action]>,
     hops: Box<[NextHop]>,
@@ -150,19 +162,28 @@ impl Fib {
         if is_the_kernels(destination) {
             return Resolution::Local;
         }
-        for tries in [&self.local, &self.main] {
-            let Some(number) = tries.find(destination) else { continue };
-            match self.actions[number as usize] {
-                Action::Throw => {}
-                Action::Settled(resolution) => return resolution,
-                Action::Hops { first, count, weight_total, mtu_bytes } => {
-                    let hops = &self.hops[first as usize..][..count as usize];
-                    let way = pick(hops, weight_total, flow_hash);
-                    return self.take(way, destination, mtu_bytes);
-                }
+        // A host that table local throws is looked for in its shorter prefixes no more: there is one answer a table.
+        let local = self.local.find(destination).map(|number| self.actions[number as usize]);
+        match local {
+            None | Some(Action::Throw) => {}
+            Some(action) => return self.act(action, destination, flow_hash),
+        }
+        match self.main.find(destination).map(|number| self.actions[number as usize]) {
+            None | Some(Action::Throw) => Resolution::NoRoute,
+            Some(action) => self.act(action, destination, flow_hash),
+        }
+    }
+
+    #[inline]
+    fn act(&self, action: Action, destination: IpAddr, flow_hash: u32) -> Resolution {
+        match action {
+            Action::Settled(resolution) => resolution,
+            Action::Throw => unreachable!("its callers look elsewhere"),
+            Action::Hops { first, count, weight_total, mtu_bytes } => {
+                let hops = &self.hops[first as usize..][..count as usize];
+                self.take(pick(hops, weight_total, flow_hash), destination, mtu_bytes)
             }
         }
-        Resolution::NoRoute
     }
 
     /// The same for a next hop that the configuration names: the neighbour itself when it is on a connected
@@ -235,19 +256,30 @@ impl Tries {
     }
 }
 
+impl LocalTable {
+    #[inline]
+    fn find(&self, destination: IpAddr) -> Option<u32> {
+        let host = match destination {
+            IpAddr::V4(address) => self.hosts_ipv4.get(&address.to_bits()),
+            IpAddr::V6(address) => self.hosts_ipv6.get(&address.to_bits()),
+        };
+        host.copied().or_else(|| self.wider.find(destination))
+    }
+}
+
 impl Neighbours {
     #[inline]
     fn find(&self, address: IpAddr) -> Option<[u8; 6]> {
         match address {
-            IpAddr::V4(address) => self.ipv4.get(&address).copied(),
-            IpAddr::V6(address) => self.ipv6.get(&address).copied(),
+            IpAddr::V4(address) => self.ipv4.get(&address.to_bits()).copied(),
+            IpAddr::V6(address) => self.ipv6.get(&address.to_bits()).copied(),
         }
     }
 
     fn insert(&mut self, address: IpAddr, mac: [u8; 6]) {
         match address {
-            IpAddr::V4(address) => self.ipv4.insert(address, mac),
-            IpAddr::V6(address) => self.ipv6.insert(address, mac),
+            IpAddr::V4(address) => self.ipv4.insert(address.to_bits(), mac),
+            IpAddr::V6(address) => self.ipv6.insert(address.to_bits(), mac),
         };
     }
 }

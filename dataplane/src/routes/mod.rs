@@ -109,6 +109,8 @@ pub struct Mirror {
     /// Something may be wrong that only a full dump can mend.
     is_doubtful: bool,
     snapshot_next: Instant,
+    /// What taking in changes has cost since the last snapshot: the first of them copies the tries.
+    spent: Duration,
     neighbours_next: Instant,
     full_at: Instant,
     full_took: Duration,
@@ -160,6 +162,7 @@ impl Mirror {
             is_changed: true,
             is_doubtful: false,
             snapshot_next: now,
+            spent: Duration::ZERO,
             neighbours_next: now,
             full_at: now,
             full_took: Duration::ZERO,
@@ -191,8 +194,10 @@ impl Mirror {
         }
         let begun = Instant::now();
         let fib = self.shelf.keep(self.state.tables.snapshot());
+        let spent = std::mem::take(&mut self.spent) + begun.elapsed();
         self.is_changed = false;
-        self.snapshot_next = now + SNAPSHOT_EVERY.max(begun.elapsed() * 10);
+        // A third of this thread's time at most.
+        self.snapshot_next = now + SNAPSHOT_EVERY.max(spent * 2);
         self.statistics.snapshots += 1;
         Some(fib)
     }
@@ -225,6 +230,7 @@ impl Mirror {
     }
 
     fn read_news(&mut self) {
+        let begun = Instant::now();
         let Mirror { news, state, statistics, .. } = self;
         let (mut is_changed, mut is_doubtful) = (false, false);
         for _ in 0..DATAGRAMS_MAX {
@@ -250,6 +256,7 @@ impl Mirror {
         }
         self.is_changed |= is_changed;
         self.is_doubtful |= is_doubtful;
+        self.spent += begun.elapsed();
     }
 
     fn full_after(&self) -> Duration {

@@ -5,7 +5,7 @@
 //! a prefix exactly when a usable route to it is there, with the number of the action of the first of them.
 //!
 //! A snapshot shares the tries; the next change after it copies them. That is the cost of a change: some 10 ms at a
-//! hundred thousand routes, some 200 ms at a million, once a snapshot.
+//! hundred thousand routes, 10 to 250 ms at a million, by how they lie, once a snapshot.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

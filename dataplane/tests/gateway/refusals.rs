@@ -55,9 +55,9 @@ fn a_bad_configuration_is_refused_with_its_place_and_remedy() {
                 &["100000 is out of range", "0 to 65535"],
             ),
             (
-                format!("mode = \"routed\"\n{PORTS}"),
+                format!("mode = \"bridged\"\n{PORTS}"),
                 ":1:8",
-                &["\"routed\" is none of its values", "\"inline\""],
+                &["\"bridged\" is none of its values", "\"inline\", \"routed\""],
             ),
             (format!("{PORTS}this is not TOML\n"), ":4:", &["not TOML", "https://toml.io"]),
             ("\u{feff}\u{0}\u{1}".to_owned(), ":1:", &["not TOML"]),

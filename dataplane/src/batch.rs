@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 
 use crate::verdict::{Outcome, Verdict};
+use crate::wire::buffer::Buffer;
 
 /// Most packets of one batch.
 pub const BATCH_MAX: usize = 256;
@@ -41,9 +42,10 @@ impl PortId {
 /// One Ethernet frame and what is known of it.
 #[derive(Debug)]
 pub struct Packet<'a> {
-    /// The bytes at hand, from the destination MAC address; no frame check sequence.
-    pub bytes: &'a mut [u8],
-    /// Bytes of the frame when it was on the wire: more than `bytes` in a capture cut by a snap length.
+    /// The bytes at hand, from the destination MAC address; no frame check sequence. A tunnel makes them more
+    /// or fewer.
+    pub bytes: Buffer<'a>,
+    /// Bytes of the frame on the wire: more than `bytes` in a capture cut by a snap length.
     pub wire_bytes: u32,
     /// The port it came in on.
     pub ingress: PortId,
@@ -57,13 +59,20 @@ pub struct Packet<'a> {
 
 impl<'a> Packet<'a> {
     /// A whole frame that has not been through the gateway.
-    pub fn new(bytes: &'a mut [u8], ingress: PortId, received_ns: u64) -> Self {
+    pub fn new(bytes: impl Into<Buffer<'a>>, ingress: PortId, received_ns: u64) -> Self {
+        let bytes = bytes.into();
         let wire_bytes = bytes.len() as u32;
         Packet::cut(bytes, wire_bytes, ingress, received_ns)
     }
 
     /// A frame of which only the beginning was kept: `wire_bytes` were on the wire.
-    pub fn cut(bytes: &'a mut [u8], wire_bytes: u32, ingress: PortId, received_ns: u64) -> Self {
+    pub fn cut(
+        bytes: impl Into<Buffer<'a>>,
+        wire_bytes: u32,
+        ingress: PortId,
+        received_ns: u64,
+    ) -> Self {
+        let bytes = bytes.into();
         Packet {
             bytes,
             wire_bytes,

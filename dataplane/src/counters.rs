@@ -1,7 +1,7 @@
 //! What a gateway counts. Every packet adds one to `received`, and one to where it went:
 //!
 //! ```text
-//! received  = forwarded + dropped
+//! received  = forwarded + dropped + waiting
 //! forwarded = short + long + untouched
 //! created   = expired + restarted + active
 //! ```
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Packet;
 use crate::flow::classifier::FlowCounts;
+use crate::router::RouterCounters;
 use crate::verdict::{Class, DropReason, Outcome, Untouched as Reason, Verdict};
 
 /// Packets, unless the name says otherwise.
@@ -29,10 +30,20 @@ pub struct Counters {
     pub untouched: Untouched,
     /// Not sent on.
     pub dropped: Dropped,
+    /// In routed mode: kept until their next hop is known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub waiting: u64,
     /// What happened to flows.
     pub flows: Flows,
     /// Frame lengths on the wire, summed.
     pub bytes: Bytes,
+    /// In routed mode: what only a router counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routed: Option<RouterCounters>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Packets forwarded without a class, by reason.
@@ -52,11 +63,41 @@ pub struct Untouched {
     pub unclassified: u64,
 }
 
-/// Packets dropped, by reason.
+/// Packets dropped, by reason. All but the first are of routed mode, and are not there when they are zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// Longer than what the port they should leave by can send.
     pub exceeds_mtu: u64,
+    /// Not the gateway's: what the kernel would have got, when there was none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_to_kernel: u64,
+    /// Headers that lie about their lengths.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub malformed: u64,
+    /// Capture records that end before what is needed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub truncated: u64,
+    /// TTL or hop limit ran out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hop_limit: u64,
+    /// No route.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub no_route: u64,
+    /// Larger than lane or port, and not to be fragmented.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub too_big: u64,
+    /// Out of a tunnel, refused at the border: `routed.refused` has the reasons.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused: u64,
+    /// ICMP errors about tunnel packets, taken in.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub path_error: u64,
+    /// The next hop did not answer, or too many packets waited.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unresolved: u64,
+    /// No memory for fragments or outer headers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub no_room: u64,
 }
 
 /// Lives of flows, unless the name says otherwise.
@@ -90,44 +131,74 @@ pub struct Bytes {
 }
 
 impl Counters {
-    /// Counts packets that the gateway has decided on.
+    /// Counts packets that the gateway has decided on; all but the bytes received, which may differ from what is
+    /// sent.
     #[inline(always)]
     pub fn count(&mut self, packets: &[Packet<'_>]) {
         // Summed in registers first: the counters themselves are written once a call. Which lane a packet is
         // in cannot be predicted, so nothing branches on it.
-        let (mut long, mut untouched, mut dropped) = (0, 0, 0);
-        let (mut untouched_bytes, mut dropped_bytes) = (0, 0);
-        let mut bytes = Bytes::default();
+        let (mut long, mut untouched, mut elsewhere) = (0, 0, 0);
+        let (mut all_bytes, mut long_bytes, mut untouched_bytes, mut elsewhere_bytes) =
+            (0, 0, 0, 0);
         for packet in packets {
             let wire_bytes = u64::from(packet.wire_bytes);
-            bytes.received += wire_bytes;
+            all_bytes += wire_bytes;
             match (packet.verdict, packet.outcome) {
-                (Verdict::Transmit(_), Outcome::Classified(class)) => {
+                (Verdict::Transmit(_) | Verdict::Replace, Outcome::Classified(class)) => {
                     let is_long = u64::from(class == Class::Long);
                     long += is_long;
-                    bytes.long += wire_bytes * is_long;
+                    long_bytes += wire_bytes * is_long;
                 }
-                (Verdict::Transmit(_), Outcome::Untouched(reason)) => {
+                (Verdict::Transmit(_) | Verdict::Replace, Outcome::Untouched(reason)) => {
                     untouched += 1;
                     untouched_bytes += wire_bytes;
                     *self.untouched.of(reason) += 1;
                 }
                 (Verdict::Drop(reason), _) => {
-                    dropped += 1;
-                    dropped_bytes += wire_bytes;
+                    elsewhere += 1;
+                    elsewhere_bytes += wire_bytes;
                     *self.dropped.of(reason) += 1;
+                }
+                (Verdict::Wait, _) => {
+                    elsewhere += 1;
+                    elsewhere_bytes += wire_bytes;
+                    self.waiting += 1;
                 }
             }
         }
-        bytes.forwarded = bytes.received - dropped_bytes;
-        bytes.short = bytes.forwarded - bytes.long - untouched_bytes;
         let received = packets.len() as u64;
-        let forwarded = received - dropped;
+        let forwarded = received - elsewhere;
+        let forwarded_bytes = all_bytes - elsewhere_bytes;
         self.received += received;
         self.forwarded += forwarded;
         self.short += forwarded - long - untouched;
         self.long += long;
-        self.bytes.add(&bytes);
+        self.bytes.forwarded += forwarded_bytes;
+        self.bytes.short += forwarded_bytes - long_bytes - untouched_bytes;
+        self.bytes.long += long_bytes;
+    }
+
+    /// A packet that waited was sent after all, or was given up.
+    pub fn count_waited(&mut self, outcome: Outcome, wire_bytes: u32, sent: bool) {
+        let wire_bytes = u64::from(wire_bytes);
+        self.waiting -= 1;
+        if !sent {
+            self.dropped.unresolved += 1;
+            return;
+        }
+        self.forwarded += 1;
+        self.bytes.forwarded += wire_bytes;
+        match outcome {
+            Outcome::Classified(Class::Short) => {
+                self.short += 1;
+                self.bytes.short += wire_bytes;
+            }
+            Outcome::Classified(Class::Long) => {
+                self.long += 1;
+                self.bytes.long += wire_bytes;
+            }
+            Outcome::Untouched(reason) => *self.untouched.of(reason) += 1,
+        }
     }
 
     /// Takes over what the classifier counted.
@@ -144,20 +215,35 @@ impl Counters {
 
     /// Whether every packet is accounted for.
     pub fn balances(&self) -> bool {
-        self.received == self.forwarded + self.dropped.total()
+        self.received == self.forwarded + self.dropped.total() + self.waiting
             && self.forwarded == self.short + self.long + self.untouched.total()
             && self.flows.created == self.flows.expired + self.flows.restarted + self.flows.active
     }
 
     /// Adds those of another gateway.
     pub fn add(&mut self, other: &Counters) {
-        let Counters { received, forwarded, short, long, untouched, dropped, flows, bytes } = other;
+        let Counters {
+            received,
+            forwarded,
+            short,
+            long,
+            untouched,
+            dropped,
+            waiting,
+            flows,
+            bytes,
+            routed,
+        } = other;
+        self.waiting += waiting;
+        if let Some(routed) = routed {
+            self.routed.get_or_insert_default().add(routed);
+        }
         self.received += received;
         self.forwarded += forwarded;
         self.short += short;
         self.long += long;
         self.untouched.add(untouched);
-        self.dropped.exceeds_mtu += dropped.exceeds_mtu;
+        self.dropped.add(dropped);
         self.flows.add(flows);
         self.bytes.add(bytes);
     }
@@ -207,12 +293,53 @@ impl Dropped {
     fn of(&mut self, reason: DropReason) -> &mut u64 {
         match reason {
             DropReason::ExceedsMtu => &mut self.exceeds_mtu,
+            DropReason::LeftToKernel => &mut self.left_to_kernel,
+            DropReason::Malformed => &mut self.malformed,
+            DropReason::Truncated => &mut self.truncated,
+            DropReason::HopLimit => &mut self.hop_limit,
+            DropReason::NoRoute => &mut self.no_route,
+            DropReason::TooBig => &mut self.too_big,
+            DropReason::Refused => &mut self.refused,
+            DropReason::PathError => &mut self.path_error,
+            DropReason::Unresolved => &mut self.unresolved,
+            DropReason::NoRoom => &mut self.no_room,
         }
+    }
+
+    /// By reason, with what people call it.
+    fn named(&self) -> [(&'static str, u64); 11] {
+        [
+            ("exceeds MTU", self.exceeds_mtu),
+            ("the kernel's", self.left_to_kernel),
+            ("malformed", self.malformed),
+            ("cut by the capture", self.truncated),
+            ("hop limit ran out", self.hop_limit),
+            ("no route", self.no_route),
+            ("too big", self.too_big),
+            ("refused from a tunnel", self.refused),
+            ("ICMP errors taken in", self.path_error),
+            ("next hop unknown", self.unresolved),
+            ("no room", self.no_room),
+        ]
     }
 
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.exceeds_mtu
+        self.named().iter().map(|(_, packets)| packets).sum()
+    }
+
+    fn add(&mut self, other: &Dropped) {
+        self.exceeds_mtu += other.exceeds_mtu;
+        self.left_to_kernel += other.left_to_kernel;
+        self.malformed += other.malformed;
+        self.truncated += other.truncated;
+        self.hop_limit += other.hop_limit;
+        self.no_route += other.no_route;
+        self.too_big += other.too_big;
+        self.refused += other.refused;
+        self.path_error += other.path_error;
+        self.unresolved += other.unresolved;
+        self.no_room += other.no_room;
     }
 }
 
@@ -230,7 +357,8 @@ impl Flows {
 /// A table for people: packets, and bytes where they are counted.
 impl fmt::Display for Counters {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counters { received, forwarded, short, long, untouched, dropped, flows, bytes } = self;
+        let Counters { received, forwarded, short, long, untouched, dropped, flows, bytes, .. } =
+            self;
         let mut row = |name: &str, packets: u64, bytes: Option<u64>| match bytes {
             Some(bytes) => writeln!(formatter, "{name:<26}{packets:>14}{bytes:>18}"),
             None => writeln!(formatter, "{name:<26}{packets:>14}"),
@@ -248,12 +376,24 @@ impl fmt::Display for Counters {
         row("    not classified", untouched.unclassified, None)?;
         row("dropped", dropped.total(), None)?;
         row("  exceeds MTU", dropped.exceeds_mtu, None)?;
+        for (name, packets) in dropped.named().into_iter().skip(1).filter(|(_, n)| *n > 0) {
+            row(&format!("  {name}"), packets, None)?;
+        }
         row("flows created", flows.created, None)?;
         row("  promoted to long", flows.promoted, None)?;
         row("  ended by silence", flows.expired, None)?;
         row("  ended by a SYN", flows.restarted, None)?;
         row("  active", flows.active, None)?;
-        row("packets without state", flows.table_full, None)
+        row("packets without state", flows.table_full, None)?;
+        match &self.routed {
+            Some(routed) => {
+                if self.waiting > 0 {
+                    row("waiting for a next hop", self.waiting, None)?;
+                }
+                write!(formatter, "{routed}")
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -20,6 +20,8 @@
 //!         +---------- close_ports: joined -----------+
 //! ```
 
+mod routing;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -27,11 +29,13 @@ use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use crossbeam::channel::{Sender, bounded};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::batch::PortId;
 use crate::clock::Clock;
 use crate::config::{self, Config, ConfigError};
 use crate::control::Listener;
@@ -42,6 +46,7 @@ use crate::links::{Gone, News};
 use crate::port::Port;
 use crate::preflight::{self, Plan};
 use crate::privileges;
+use crate::routes::RoutesError;
 use crate::sandbox::{self, SandboxError};
 use crate::status::{PortState, PortStatus, Ports, Reloads, Status, WorkerStatus};
 use crate::worker::{Order, Published, Worker, WorkerReport};
@@ -49,6 +54,8 @@ use crate::xdp::{
     self, Attachment, Interface, KernelCounters, Mode, SocketStatistics, XdpError, XdpFrames,
     XdpPort,
 };
+
+use routing::Routing;
 
 /// How often the control thread looks at workers and interfaces when nothing else happens.
 const WATCH_MS: u16 = 200;
@@ -93,6 +100,9 @@ pub enum DaemonError {
         /// The reason.
         cause: io::Error,
     },
+    /// The kernel's routes.
+    #[error(transparent)]
+    Routes(#[from] RoutesError),
     /// Giving up capabilities.
     #[error("cannot give up privileges: {0}")]
     Privileges(#[from] caps::errors::CapsError),
@@ -157,6 +167,8 @@ struct Daemon {
     /// As they were when they were last looked at: up, down or gone.
     links: [PortState; 2],
     news: News,
+    /// When the ports were last looked after.
+    watched: Instant,
     /// Of open ports.
     attachments: Option<[Attachment; 2]>,
     /// Of the ports open now or last.
@@ -171,6 +183,8 @@ struct Daemon {
     ports_reopened: u64,
     refused: Option<Refused>,
     reloads: Reloads,
+    /// In routed mode.
+    routing: Option<Routing>,
     started: Instant,
 }
 
@@ -220,14 +234,22 @@ impl Daemon {
     /// Memory first, then ports: traffic is diverted to the workers only when they are ready for it.
     fn start(path: &Path, config: Config, plan: Plan, news: News) -> Result<Daemon, DaemonError> {
         let settings = settings(&config, &plan.interfaces);
+        let routing = Routing::start(&config)?;
+        let gateway = || {
+            let gateway = Gateway::new(settings, config.capacity, Secret::random());
+            match &routing {
+                Some(routing) => gateway.with_router(routing.router()),
+                None => gateway,
+            }
+        };
         let idle = plan.cores.iter().map(|core| Idle {
             core: *core,
-            gateway: Gateway::new(settings, config.capacity, Secret::random()),
+            gateway: gateway(),
             clock: Clock::start(),
             past: None,
         });
         let idle = idle.collect();
-        let opened = open_ports(&config, &plan)?;
+        let opened = open_ports(&config, &plan, routing.as_ref())?;
         // Workers begin with what this thread has left.
         let kept = privileges::keep_what_ports_need()?;
         tracing::info!(
@@ -241,6 +263,7 @@ impl Daemon {
             links: plan.interfaces.each_ref().map(link_state),
             interfaces: plan.interfaces.clone(),
             news,
+            watched: Instant::now(),
             attachments: None,
             modes: opened.attachments.each_ref().map(Attachment::mode),
             copy_modes: opened.copy_modes(),
@@ -250,6 +273,7 @@ impl Daemon {
             ports_reopened: 0,
             refused: None,
             reloads: Reloads::default(),
+            routing,
             started: Instant::now(),
         };
         daemon.take_over(plan.interfaces, opened)?;
@@ -267,11 +291,18 @@ impl Daemon {
             let (ports, frames) = sockets;
             let Idle { core, mut gateway, clock, past } = idle;
             gateway.reload(settings);
+            if let (Some(routing), Some(router)) = (&self.routing, gateway.router()) {
+                router.set_fib(routing.fib());
+            }
             let (orders, inbox) = bounded(ORDERS_MAX);
             let published = Published::default();
             let poll = self.config.poll;
-            let worker = Worker::new(ports, frames, gateway, poll, inbox, Arc::clone(&published))
-                .with_clock(clock);
+            let mut worker =
+                Worker::new(ports, frames, gateway, poll, inbox, Arc::clone(&published))
+                    .with_clock(clock);
+            if let Some(routing) = &self.routing {
+                worker = worker.with_asks(routing.asks());
+            }
             match spawn(queue, core, worker) {
                 Ok(thread) => self.workers.push(Handle { core, orders, published, thread, past }),
                 Err(error) => {
@@ -304,15 +335,7 @@ impl Daemon {
     /// Until a signal says stop.
     fn watch(&mut self, signals: &SignalFd, listener: &Listener) -> Result<(), DaemonError> {
         loop {
-            let mut waited = [
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(listener.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.news.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut waited, PollTimeout::from(WATCH_MS)) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(system("waiting for signals")(errno)),
-            }
+            let has_news = self.wait(signals, listener)?;
             while let Some(signal) = signals.read_signal().map_err(system("reading a signal"))? {
                 match Signal::try_from(signal.ssi_signo as i32) {
                     Ok(Signal::SIGHUP) => self.reload(),
@@ -324,7 +347,28 @@ impl Daemon {
                 }
             }
             listener.answer(|| self.status());
-            self.look_after_ports()?;
+            self.look_after_routes();
+            if has_news || self.watched.elapsed() >= Duration::from_millis(WATCH_MS.into()) {
+                self.watched = Instant::now();
+                self.look_after_ports()?;
+            }
+        }
+    }
+
+    /// Sleeps until something happens; whether that is news of links.
+    fn wait(&self, signals: &SignalFd, listener: &Listener) -> Result<bool, DaemonError> {
+        let readable = |descriptor| PollFd::new(descriptor, PollFlags::POLLIN);
+        let mut waited: ArrayVec<PollFd<'_>, 4> = ArrayVec::new();
+        waited.push(readable(self.news.as_fd()));
+        waited.extend([readable(signals.as_fd()), readable(listener.as_fd())]);
+        waited.extend(self.routing.as_ref().map(|routing| readable(routing.as_fd())));
+        let wait_ms = match &self.routing {
+            Some(routing) => routing.wait_max().as_millis() as u16,
+            None => WATCH_MS,
+        };
+        match poll(&mut waited, PollTimeout::from(wait_ms)) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(waited[0].any() == Some(true)),
+            Err(errno) => Err(system("waiting for signals")(errno)),
         }
     }
 
@@ -358,6 +402,23 @@ impl Daemon {
         self.order_settings();
         self.reloads.accepted += 1;
         tracing::info!("{path} taken over");
+    }
+
+    /// In routed mode: routes, neighbours and addresses change.
+    fn look_after_routes(&mut self) {
+        let Some(routing) = &mut self.routing else { return };
+        let Some(fib) = routing.turn() else { return };
+        for (queue, worker) in self.workers.iter().enumerate() {
+            let order = Order::Routes(Arc::clone(&fib));
+            if worker.orders.send_timeout(order, ORDER_WAIT_MAX).is_err() {
+                tracing::error!("worker {queue} takes no orders and keeps its routes");
+            }
+        }
+        if let Some(attachments) = &mut self.attachments
+            && let Err(error) = routing.divert(attachments)
+        {
+            tracing::error!("{error}: the destinations before stay");
+        }
     }
 
     /// Interfaces go, come back and change under our feet.
@@ -405,7 +466,7 @@ impl Daemon {
             Ok(plan) if plan.cores.len() != self.idle.len() => {
                 ("another number of queues takes a restart".to_owned(), false)
             }
-            Ok(plan) => match open_ports(&self.config, &plan) {
+            Ok(plan) => match open_ports(&self.config, &plan, self.routing.as_ref()) {
                 Ok(opened) => {
                     self.take_over(plan.interfaces, opened)?;
                     self.ports_reopened += 1;
@@ -476,11 +537,12 @@ impl Daemon {
             pid: std::process::id(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             reloads: self.reloads,
-            mode: "inline".to_owned(),
+            mode: if self.routing.is_some() { "routed" } else { "inline" }.to_owned(),
             classifier: self.config.rule,
             lanes: self.config.lanes,
             ports: Ports::new([port(0), port(1)]),
             ports_reopened: self.ports_reopened,
+            routes: self.routing.as_ref().map(Routing::statistics),
             total: Counters::default(),
             workers: Vec::new(),
         };
@@ -551,8 +613,11 @@ fn why_unfit(known: &Interface, seen: Option<&Interface>, gone: &Gone) -> Option
     Some(format!("{} {reason}", known.name))
 }
 
-fn open_ports(config: &Config, plan: &Plan) -> Result<Opened, XdpError> {
-    let attachments = attach(config, plan)?;
+fn open_ports(config: &Config, plan: &Plan, routing: Option<&Routing>) -> Result<Opened, XdpError> {
+    let mut attachments = attach(config, plan)?;
+    if let Some(routing) = routing {
+        routing.divert(&mut attachments)?;
+    }
     let [lan, wan] = &attachments;
     let sockets = (0..plan.cores.len() as u32)
         .map(|queue| xdp::open(lan, wan, queue, &config.xdp))
@@ -562,13 +627,15 @@ fn open_ports(config: &Config, plan: &Plan) -> Result<Opened, XdpError> {
 
 fn attach(config: &Config, plan: &Plan) -> Result<[Attachment; 2], XdpError> {
     let queues = plan.cores.len() as u32;
-    let [lan, wan] = plan.interfaces.each_ref().map(|interface| {
-        let xdp = &config.xdp;
-        let mut attachment =
-            Attachment::attach(&interface.name, xdp.attach, xdp.frame_bytes, queues)?;
-        // A wire carries frames to any address.
-        attachment.receive_all()?;
-        Ok(attachment)
+    let [lan, wan] = PortId::ALL.map(|port| {
+        let (name, xdp) = (&plan.interfaces[port.index()].name, &config.xdp);
+        let Some(routed) = &config.routed else {
+            let mut attachment = Attachment::attach(name, xdp.attach, xdp.frame_bytes, queues)?;
+            // A wire carries frames to any address.
+            attachment.receive_all()?;
+            return Ok(attachment);
+        };
+        Attachment::attach_as(routed.role(port), name, xdp.attach, xdp.frame_bytes, queues)
     });
     Ok([lan?, wan?])
 }
@@ -578,7 +645,11 @@ fn settings(config: &Config, interfaces: &[Interface; 2]) -> Settings {
     Settings {
         rule: config.rule,
         lanes: config.lanes,
-        frame_bytes_max: interfaces.each_ref().map(|port| port.mtu + LINK_HEADER_BYTES),
+        frame_bytes_max: match config.routed {
+            // Routes know what fits.
+            Some(_) => [u32::MAX; 2],
+            None => interfaces.each_ref().map(|port| port.mtu + LINK_HEADER_BYTES),
+        },
     }
 }
 
@@ -597,6 +668,7 @@ fn check_reload(path: &Path) {
 fn spawn<P>(queue: usize, core: usize, mut worker: Worker<P>) -> Result<Thread<P>, DaemonError>
 where
     P: Port + Send + 'static,
+    P::Frame: Send,
     P::Frames: Send,
 {
     let (tell, is_ready) = bounded(1);

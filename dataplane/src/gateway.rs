@@ -5,13 +5,14 @@
 //! larger than the cache is limited by how many lines the memory can fetch, not by how long one takes:
 //!
 //! ```text
-//! parse, hash, prefetch  ->  look up and count  ->  mark
+//! parse, hash, prefetch  ->  look up and count  ->  mark or route
 //! ```
 //!
 //! Inline, the gateway is a wire: what comes in on one port goes out of the other, in order. TCP from LAN to
-//! WAN is classified and marked on the way, everything else is not changed by one bit.
+//! WAN is classified and marked on the way, everything else is not changed by one bit. Routed, the last stage
+//! is the [`Router`]'s.
 //!
-//! Accounts that always balance: received = forwarded + dropped; forwarded = short + long + untouched.
+//! Accounts that always balance: received = forwarded + dropped + waiting; forwarded = short + long + untouched.
 
 use crate::batch::{Packet, PortId};
 use crate::counters::Counters;
@@ -20,6 +21,7 @@ use crate::flow::key;
 use crate::flow::observer::Observer;
 use crate::flow::secret::Secret;
 use crate::lane::Lanes;
+use crate::router::Router;
 use crate::verdict::{DropReason, Outcome, Untouched, Verdict};
 use crate::wire::frame::{Frame, Transport};
 use crate::wire::window::Unparsed;
@@ -55,6 +57,8 @@ pub struct Gateway {
     classifier: Classifier,
     counters: Counters,
     staged: Box<[Staged; STAGE_PACKETS]>,
+    /// In routed mode.
+    router: Option<Box<Router>>,
     /// The latest time seen: time never runs backwards.
     now_ns: u64,
     swept_ns: u64,
@@ -71,20 +75,40 @@ impl Gateway {
                 [Staged { frame: Frame::default(), hash: 0, bucket: 0, untouched: None };
                     STAGE_PACKETS],
             ),
+            router: None,
             now_ns: 0,
             swept_ns: 0,
         }
     }
 
+    /// The same in routed mode.
+    pub fn with_router(mut self, router: Router) -> Self {
+        self.router = Some(Box::new(router));
+        self
+    }
+
+    /// What routes its packets, in routed mode.
+    pub fn router(&mut self) -> Option<&mut Router> {
+        self.router.as_deref_mut()
+    }
+
     /// Decides on every packet of a batch, in order, and marks those that are classified. A packet stamped
     /// earlier than one before it is handled at the time of that one.
     pub fn process<O: Observer>(&mut self, batch: &mut [Packet<'_>], observer: &mut O) {
-        for packets in batch.chunks_mut(STAGE_PACKETS) {
+        for (chunk, packets) in batch.chunks_mut(STAGE_PACKETS).enumerate() {
             self.parse(packets);
             self.look_up(packets, observer);
-            self.mark(packets);
+            match self.router {
+                None => self.mark(packets),
+                Some(_) => self.route(packets, chunk * STAGE_PACKETS),
+            }
             self.counters.count(packets);
         }
+    }
+
+    /// A packet that waited was sent after all, or was given up.
+    pub fn count_waited(&mut self, outcome: Outcome, wire_bytes: u32, sent: bool) {
+        self.counters.count_waited(outcome, wire_bytes, sent);
     }
 
     /// Ages a part of the flow table; called now and then. Changes no classification.
@@ -113,6 +137,7 @@ impl Gateway {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters;
         counters.set_flows(self.classifier.counts());
+        counters.routed = self.router.as_ref().map(|router| router.counters());
         counters
     }
 
@@ -120,12 +145,16 @@ impl Gateway {
     fn parse(&mut self, packets: &[Packet<'_>]) {
         let nothing = self.settings.rule.policy == Policy::None;
         for (packet, staged) in packets.iter().zip(self.staged.iter_mut()) {
-            if nothing || packet.ingress == PortId::Wan {
+            // A router wants to know of every packet from the LAN whether its headers are sound.
+            if nothing && self.router.is_none() || packet.ingress == PortId::Wan {
                 staged.untouched = Some(Untouched::Unclassified);
                 continue;
             }
-            let parsed = staged.frame.parse(packet.bytes, packet.wire_bytes as usize);
-            staged.untouched = parsed.err().map(untouched);
+            let parsed = staged.frame.parse(&packet.bytes, packet.wire_bytes as usize);
+            staged.untouched = match parsed {
+                Ok(()) if nothing => Some(Untouched::Unclassified),
+                parsed => parsed.err().map(untouched),
+            };
             if staged.untouched.is_none() {
                 staged.hash = self.classifier.prepare(&staged.frame);
             }
@@ -139,8 +168,10 @@ impl Gateway {
 
     fn look_up<O: Observer>(&mut self, packets: &mut [Packet<'_>], observer: &mut O) {
         let mut now_ns = self.now_ns;
+        let mut received_bytes = 0;
         for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
             now_ns = now_ns.max(packet.received_ns);
+            received_bytes += u64::from(packet.wire_bytes);
             packet.outcome = match staged.untouched {
                 Some(reason) => Outcome::Untouched(reason),
                 None => classify(&mut self.classifier, staged, packet, now_ns, observer),
@@ -153,12 +184,22 @@ impl Gateway {
             };
         }
         self.now_ns = now_ns;
+        self.counters.bytes.received += received_bytes;
+    }
+
+    /// `first` is the position of the first of these packets in their batch.
+    fn route(&mut self, packets: &mut [Packet<'_>], first: usize) {
+        let Some(router) = &mut self.router else { return };
+        for (index, (packet, staged)) in packets.iter_mut().zip(self.staged.iter()).enumerate() {
+            let Staged { frame, hash, .. } = staged;
+            router.route(packet, first + index, frame.ip_offset, *hash, self.now_ns);
+        }
     }
 
     fn mark(&mut self, packets: &mut [Packet<'_>]) {
         for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
             if let Outcome::Classified(class) = packet.outcome {
-                self.settings.lanes.of(class).apply(packet.bytes, staged.frame.ip_offset);
+                self.settings.lanes.of(class).apply(&mut packet.bytes, staged.frame.ip_offset);
             }
         }
     }

@@ -6,8 +6,10 @@
 //! * [`flow`] holds the flows, bounded, and the classification rule
 //! * [`lane`] is what a class does to a packet
 //! * [`fib`] says where packets go next: routes and neighbours as they were at one moment
-//! * [`gateway`] joins the four: a [`batch`] of packets goes in, a [`verdict`] for each comes out, and
-//!   [`counters`] say what happened
+//! * [`router`] is what a gateway in routed mode does with a class: lanes, border, ICMP; what it makes or has to
+//!   wait for goes to its [`outbox`]
+//! * [`gateway`] joins them: a [`batch`] of packets goes in, a [`verdict`] for each comes out, and [`counters`]
+//!   say what happened
 //!
 //! Packets come from somewhere and go somewhere:
 //!
@@ -40,9 +42,11 @@ pub mod gateway;
 pub mod lane;
 pub mod links;
 pub mod memory;
+pub mod outbox;
 pub mod port;
 pub mod preflight;
 pub mod privileges;
+pub mod router;
 pub mod routes;
 pub mod sandbox;
 pub mod status;

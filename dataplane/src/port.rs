@@ -6,9 +6,9 @@
 //! ```text
 //!            supply                receive               transmit
 //!   free ------------> fill ring ----------> in process ----------> transmit ring
-//!    ^                 receive ring                                 completion ring
-//!    |                                        | release                   |
-//!    +----------------------------------------+---------------------------+  reclaim
+//!    ^ |               receive ring           ^  |                  completion ring
+//!    | +---------------------------- take ----+  | release                |
+//!    +-------------------------------------------+------------------------+  reclaim
 //! ```
 //!
 //! [`FrameAccount`] is that picture in numbers.
@@ -16,6 +16,8 @@
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+
+use crate::wire::buffer::Buffer;
 
 /// Most frames that one receive call hands over.
 pub const BURST_MAX: usize = 64;
@@ -55,8 +57,19 @@ pub trait Port: Sized {
     /// Returns a frame unsent.
     fn release(frames: &mut Self::Frames, frame: Self::Frame);
 
-    /// The packet in a frame.
-    fn bytes_mut<'a>(frames: &'a Self::Frames, frame: &'a mut Self::Frame) -> &'a mut [u8];
+    /// A free frame for a packet of `bytes`, whose content is left over from another. None when no frame is
+    /// free, or none is so large.
+    fn take(frames: &mut Self::Frames, bytes: usize) -> Option<Self::Frame>;
+
+    /// The packet in a frame, and the room behind it.
+    fn buffer<'a>(frames: &'a Self::Frames, frame: &'a mut Self::Frame) -> Buffer<'a>;
+
+    /// Says how long the packet in a frame is now: it grew or shrank in its [`Port::buffer`].
+    ///
+    /// # Panics
+    ///
+    /// When the frame is not so large.
+    fn set_length(frames: &Self::Frames, frame: &mut Self::Frame, bytes: usize);
 
     /// Sleeps until a packet arrives on a port whose opposite has room to send it, `timeout` passes or a signal
     /// interrupts.

@@ -8,6 +8,7 @@ use crate::batch::PortId;
 use crate::counters::{self, Counters};
 use crate::flow::classifier::Rule;
 use crate::lane::Lanes;
+use crate::routes::RouteStatistics;
 use crate::worker::WorkerReport;
 use crate::xdp::{KernelCounters, Mode, SocketStatistics};
 
@@ -22,7 +23,7 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Configurations taken over since then, and refused.
     pub reloads: Reloads,
-    /// How it sits in the network: "inline".
+    /// How it sits in the network: "inline" or "routed".
     pub mode: String,
     /// The rule in force.
     pub classifier: Rule,
@@ -32,6 +33,9 @@ pub struct Status {
     pub ports: Ports<PortStatus>,
     /// Times both ports were opened again, because one had gone or had another address.
     pub ports_reopened: u64,
+    /// In routed mode: what is known of the kernel's routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<RouteStatistics>,
     /// What all workers counted together.
     pub total: Counters,
     /// Each worker.

@@ -10,26 +10,34 @@
 //! sent: when the far side is slow, packets wait, and are in the end dropped, in the kernel's receive ring,
 //! which counts them (`rx_ring_full`, `rx_dropped`). The worker itself drops only what the gateway says.
 //!
+//! In routed mode a packet may leave by the port it came in on, or wait until its next hop is known; frames that
+//! the gateway makes are copied into free ones. `routed` has that part.
+//!
 //! Nothing is shared with other threads on the way of a packet. Orders come in, and what was counted goes
 //! out, once a tick.
+
+mod routed;
 
 use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use crossbeam::channel::{Receiver, TryRecvError};
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Packet, PortId};
 use crate::clock::Clock;
 use crate::config::Poll;
 use crate::counters::Counters;
+use crate::fib::Fib;
 use crate::flow::observer::Unobserved;
 use crate::gateway::{Gateway, Settings};
 use crate::memory;
 use crate::port::{BURST_MAX, Burst, FrameAccount, Port};
 use crate::verdict::Verdict;
+pub use routed::Ask;
+use routed::Waiting;
 
 /// Time between two ticks.
 const TICK_NS: u64 = 10_000_000;
@@ -45,6 +53,9 @@ const DRAIN_MAX_NS: u64 = 500_000_000;
 pub enum Order {
     /// Other settings from the next packet on.
     Reload(Settings),
+    /// In routed mode: other routes from the next packet on. Who sends them keeps a reference to each, so that
+    /// the worker never frees one.
+    Routes(Arc<Fib>),
     /// Send what was received, then stop. The ports receive nothing new any more.
     Stop,
 }
@@ -85,6 +96,10 @@ pub struct Worker<P: Port> {
     ports: [P; 2],
     frames: P::Frames,
     gateway: Gateway,
+    /// Packets whose next hop is not known, in order of arrival.
+    waiting: Waiting<P::Frame>,
+    /// Where next hops are asked for.
+    asks: Option<Sender<Ask>>,
     poll: Poll,
     orders: Receiver<Order>,
     published: Published<P::Statistics>,
@@ -108,6 +123,8 @@ impl<P: Port> Worker<P> {
             ports,
             frames,
             gateway,
+            waiting: Waiting::new(),
+            asks: None,
             poll,
             orders,
             published,
@@ -125,6 +142,12 @@ impl<P: Port> Worker<P> {
     /// ports keeps its clock.
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// The same with somebody to ask for next hops, in routed mode.
+    pub fn with_asks(mut self, asks: Sender<Ask>) -> Self {
+        self.asks = Some(asks);
         self
     }
 
@@ -152,6 +175,7 @@ impl<P: Port> Worker<P> {
             }
         }
         self.drain();
+        self.give_up_waiting(u64::MAX);
         self.gateway.settle();
         self.report()
     }
@@ -167,6 +191,9 @@ impl<P: Port> Worker<P> {
 
     #[inline(always)]
     fn forward(&mut self, ingress: PortId, now_ns: u64) -> usize {
+        if self.gateway.router().is_some() {
+            return self.forward_routed(ingress, now_ns);
+        }
         let egress = ingress.opposite();
         let room = self.ports[egress.index()].transmit_room().min(BURST_MAX);
         let mut burst: Burst<P::Frame> = Burst::new();
@@ -194,7 +221,7 @@ impl<P: Port> Worker<P> {
         let mut batch: ArrayVec<Packet<'_>, BURST_MAX> = burst
             .iter_mut()
             .map(|frame| {
-                let bytes = P::bytes_mut(&self.frames, frame);
+                let bytes = P::buffer(&self.frames, frame);
                 // Where packets are copied, another core has just written them. Fetching a whole burst at
                 // once costs little more than fetching one.
                 if let Some(first) = bytes.first() {
@@ -220,6 +247,12 @@ impl<P: Port> Worker<P> {
                     self.gateway.reload(settings);
                     self.reloads += 1;
                 }
+                Ok(Order::Routes(fib)) => {
+                    if let Some(router) = self.gateway.router() {
+                        router.set_fib(fib);
+                    }
+                    self.send_waiting(now_ns);
+                }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => {
                     return std::ops::ControlFlow::Break(());
                 }
@@ -240,7 +273,7 @@ impl<P: Port> Worker<P> {
 
     /// What it has come to.
     pub fn report(&mut self) -> WorkerReport<P::Statistics> {
-        let frames = P::account(&self.ports, &self.frames, 0);
+        let frames = P::account(&self.ports, &self.frames, self.waiting.len());
         debug_assert!(frames.balances(), "a frame is lost or doubled: {frames:?}");
         self.frames_balance &= frames.balances();
         WorkerReport {

@@ -78,6 +78,7 @@ fn live<P>(
 ) -> (WorkerReport<P::Statistics>, u64)
 where
     P: Port + Send,
+    P::Frame: Send,
     P::Frames: Send,
 {
     let defaults = Config::defaults();
@@ -278,8 +279,19 @@ impl Port for Memory {
         frames.0.push(frame);
     }
 
-    fn bytes_mut<'a>(_frames: &'a Frames, frame: &'a mut Frame) -> &'a mut [u8] {
-        &mut frame.0[..frame.1]
+    fn take(frames: &mut Frames, bytes: usize) -> Option<Frame> {
+        let mut frame = frames.0.pop().filter(|_| bytes <= FRAME_BYTES)?;
+        frame.1 = bytes;
+        Some(frame)
+    }
+
+    fn buffer<'a>(_frames: &'a Frames, frame: &'a mut Frame) -> Buffer<'a> {
+        let length = frame.1;
+        Buffer::new(&mut frame.0[..], length)
+    }
+
+    fn set_length(_frames: &Frames, frame: &mut Frame, bytes: usize) {
+        frame.1 = bytes;
     }
 
     fn wait(_ports: &mut [Self; 2], _timeout: Duration) {

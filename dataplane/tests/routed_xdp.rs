@@ -64,7 +64,7 @@ impl Ports {
                 return tags;
             }
             for mut frame in burst.drain(..) {
-                tags.extend(XdpPort::bytes_mut(&self.frames, &mut frame).last());
+                tags.extend(XdpPort::buffer(&self.frames, &mut frame).last());
                 XdpPort::release(&mut self.frames, frame);
             }
         }

@@ -319,7 +319,7 @@ fn a_frame_of_other_packet_memory_is_refused() {
     });
     let mut frame = burst.pop().expect("not empty");
     let refused = catch_unwind(AssertUnwindSafe(|| {
-        let _ = XdpPort::bytes_mut(&other_frames, &mut frame);
+        let _ = XdpPort::buffer(&other_frames, &mut frame);
     }));
     assert!(refused.is_err(), "it has no bytes there");
     let refused = catch_unwind(AssertUnwindSafe(|| XdpPort::release(&mut other_frames, frame)));
@@ -465,7 +465,7 @@ fn forward(ports: &mut [XdpPort; 2], frames: &mut XdpFrames, stop: &AtomicBool) 
                 XdpPort::release(frames, excess);
             }
             for frame in &mut burst {
-                assert!(XdpPort::bytes_mut(frames, frame).len() >= 14);
+                assert!(XdpPort::buffer(frames, frame).len() >= 14);
             }
             let account = XdpPort::account(ports, frames, burst.len());
             assert!(account.balances(), "{account:?}");

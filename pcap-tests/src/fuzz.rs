@@ -186,7 +186,7 @@ impl Contest {
         let [alone] = alone;
         assert_eq!(packet.outcome, alone.outcome, "in a batch left, alone right: {arrival:?}");
         assert_eq!(packet.verdict, alone.verdict, "in a batch left, alone right: {arrival:?}");
-        assert_eq!(packet.bytes, alone.bytes, "in a batch left, alone right: {arrival:?}");
+        assert_eq!(packet.bytes[..], alone.bytes[..], "in a batch left, alone right: {arrival:?}");
 
         let refused = self.alone.counters().flows.table_full > refused_before;
         self.expected.flows.table_full += u64::from(refused);

@@ -133,7 +133,7 @@ fn agree(seed: u64, rule: Rule, options: Options) {
         gateway.process(&mut batch, &mut observed);
         for (packet, arrival) in batch.iter().zip(&arrivals) {
             let agrees = packet.outcome == arrival.answer.outcome
-                && packet.bytes == arrival.answer.frame
+                && packet.bytes[..] == arrival.answer.frame[..]
                 && packet.verdict == Verdict::Transmit(arrival.ingress.opposite());
             assert!(agrees, "{}", disagreement(seed, number, &rule, arrival, packet));
             number += 1;
@@ -207,7 +207,7 @@ fn disagreement(
         hex(&arrival.answer.frame),
         packet.outcome,
         packet.verdict,
-        hex(packet.bytes),
+        hex(&packet.bytes),
     )
 }
 

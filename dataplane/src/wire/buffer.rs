@@ -76,6 +76,13 @@ impl DerefMut for Buffer<'_> {
     }
 }
 
+impl<'a> From<&'a mut Vec<u8>> for Buffer<'a> {
+    /// A packet without room.
+    fn from(packet: &'a mut Vec<u8>) -> Self {
+        Buffer::from(packet.as_mut_slice())
+    }
+}
+
 impl<'a> From<&'a mut [u8]> for Buffer<'a> {
     /// A packet without room.
     fn from(packet: &'a mut [u8]) -> Self {

@@ -8,9 +8,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ledger::{Ledger, Received};
+use super::ledger::{Ledger, PACKET_BYTES_MIN, Received};
 use super::rings::{Descriptor, Memory};
 use crate::batch::PortId;
+use crate::wire::buffer::Buffer;
 
 /// Which packet memory: unique in the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,10 @@ impl UmemId {
 #[derive(Debug)]
 #[must_use = "a frame that is dropped is lost: transmit or release it"]
 pub struct Frame<D> {
+    /// Its length means nothing while the token lives.
     descriptor: D,
+    /// Of the packet.
+    bytes: usize,
     umem: UmemId,
 }
 
@@ -97,7 +101,9 @@ impl<M: Memory> Frames<M> {
         let (address, packet_bytes) = (descriptor.address(), descriptor.packet_bytes());
         let received = self.ledger.received(port, address, packet_bytes, descriptor.options());
         match received {
-            Received::Packet => (received, Some(Frame { descriptor, umem: self.id })),
+            Received::Packet => {
+                (received, Some(Frame { descriptor, bytes: packet_bytes, umem: self.id }))
+            }
             Received::NoPacket => {
                 self.free.push(descriptor);
                 (received, None)
@@ -110,8 +116,25 @@ impl<M: Memory> Frames<M> {
     #[inline]
     pub(super) fn transmit(&mut self, port: PortId, frame: Frame<M::Descriptor>) -> M::Descriptor {
         self.check(&frame);
-        self.ledger.transmit(port, frame.descriptor.address());
-        frame.descriptor
+        let Frame { mut descriptor, bytes, .. } = frame;
+        // SAFETY: the token was the only way to this frame of this memory.
+        unsafe { self.memory.set_packet_bytes(&mut descriptor, bytes) };
+        self.ledger.transmit(port, descriptor.address());
+        descriptor
+    }
+
+    /// Takes a free frame into the worker's hands, to write a packet of `bytes` into it. None when there is
+    /// no free frame, or none so large.
+    #[inline]
+    pub(super) fn take(&mut self, bytes: usize) -> Option<Frame<M::Descriptor>> {
+        let descriptor = *self.free.last()?;
+        let room = self.memory.frame_bytes() - descriptor.address() % self.memory.frame_bytes();
+        if !(PACKET_BYTES_MIN..=room).contains(&bytes) {
+            return None;
+        }
+        self.free.pop();
+        self.ledger.take(descriptor.address());
+        Some(Frame { descriptor, bytes, umem: self.id })
     }
 
     /// Takes a descriptor from the completion ring of `port`; false when it named no frame that the
@@ -133,16 +156,30 @@ impl<M: Memory> Frames<M> {
         self.free.push(frame.descriptor);
     }
 
-    /// The packet in a frame.
+    /// The packet in a frame, and the room behind it.
     #[inline]
-    pub(super) fn bytes_mut<'a>(&'a self, frame: &'a mut Frame<M::Descriptor>) -> &'a mut [u8] {
+    pub(super) fn buffer<'a>(&'a self, frame: &'a mut Frame<M::Descriptor>) -> Buffer<'a> {
         self.check(frame);
         // SAFETY: the ledger has checked that the descriptor lies within a frame of this memory and
         // has believed it once: the token, borrowed mutably, is the only way to that frame.
-        let bytes = unsafe { self.memory.packet(&mut frame.descriptor) };
+        let storage = unsafe { self.memory.storage(&mut frame.descriptor) };
         // SAFETY: the bytes are mapped while `self` is borrowed and exclusive while `frame` is:
         // both for 'a.
-        unsafe { &mut *bytes }
+        Buffer::new(unsafe { &mut *storage }, frame.bytes)
+    }
+
+    /// Says how long the packet in a frame is now.
+    ///
+    /// # Panics
+    ///
+    /// When that is more than its storage, or less than an Ethernet header.
+    #[inline]
+    pub(super) fn set_length(&self, frame: &mut Frame<M::Descriptor>, bytes: usize) {
+        self.check(frame);
+        let room =
+            self.memory.frame_bytes() - frame.descriptor.address() % self.memory.frame_bytes();
+        assert!((PACKET_BYTES_MIN..=room).contains(&bytes), "{bytes} bytes do not fit the frame");
+        frame.bytes = bytes;
     }
 
     /// A frame's descriptor means something in its own memory only.

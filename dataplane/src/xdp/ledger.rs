@@ -3,8 +3,9 @@
 //! ```text
 //!            fill              received               transmit
 //!   Free ---------> Receiving ---------> Worker ------------------> Transmitting
-//!    ^                                     | release                     |
-//!    +-------------------------------------+-----------------------------+  completed
+//!    ^ |                                   ^ | release                   |
+//!    | +------------------------- take ----+ |                           |
+//!    +---------------------------------------+---------------------------+  completed
 //! ```
 //!
 //! **Invariant.** A frame changes place along these arrows alone. The worker's side of them is our
@@ -87,6 +88,10 @@ impl Ledger {
     /// False when the completion ring of `port` could not have had this frame.
     pub(super) fn completed(&mut self, port: PortId, address: usize) -> bool {
         self.follow(address, Place::Transmitting(port), Place::Free)
+    }
+
+    pub(super) fn take(&mut self, address: usize) {
+        self.go(address, Place::Free, Place::Worker);
     }
 
     pub(super) fn release(&mut self, address: usize) {

@@ -27,6 +27,7 @@ use super::rings::{DescriptorOf, Rings};
 use super::statistics::SocketStatistics;
 use crate::batch::PortId;
 use crate::port::{BURST_MAX, Burst, FrameAccount, Port};
+use crate::wire::buffer::Buffer;
 
 /// Longest sleep while the rings are not at rest: nothing wakes a sleeper when transmissions
 /// complete or the fill ring has room.
@@ -213,8 +214,18 @@ impl<R: Rings> Port for RingPort<R> {
     }
 
     #[inline]
-    fn bytes_mut<'a>(frames: &'a Self::Frames, frame: &'a mut Self::Frame) -> &'a mut [u8] {
-        frames.bytes_mut(frame)
+    fn take(frames: &mut Self::Frames, bytes: usize) -> Option<Self::Frame> {
+        frames.take(bytes)
+    }
+
+    #[inline]
+    fn buffer<'a>(frames: &'a Self::Frames, frame: &'a mut Self::Frame) -> Buffer<'a> {
+        frames.buffer(frame)
+    }
+
+    #[inline]
+    fn set_length(frames: &Self::Frames, frame: &mut Self::Frame, bytes: usize) {
+        frames.set_length(frame, bytes);
     }
 
     fn wait(ports: &mut [Self; 2], timeout: Duration) {

@@ -49,13 +49,21 @@ pub unsafe trait Memory {
     /// How many frames there are.
     fn frames(&self) -> usize;
 
-    /// The bytes of a packet: exactly those that the descriptor names.
+    /// The bytes from where the descriptor's packet starts to the end of its frame. The length in the
+    /// descriptor is lost: [`Memory::set_packet_bytes`] says it again.
     ///
     /// # Safety
     ///
-    /// The packet lies within one frame of this memory, and nobody else accesses that frame as long as
+    /// The packet starts within a frame of this memory, and nobody else accesses that frame as long as
     /// the result is used.
-    unsafe fn packet(&self, descriptor: &mut Self::Descriptor) -> *mut [u8];
+    unsafe fn storage(&self, descriptor: &mut Self::Descriptor) -> *mut [u8];
+
+    /// Says how long the descriptor's packet is, in bytes; no more than its storage has.
+    ///
+    /// # Safety
+    ///
+    /// The packet starts within a frame of this memory that nobody else accesses at this moment.
+    unsafe fn set_packet_bytes(&self, descriptor: &mut Self::Descriptor, bytes: usize);
 }
 
 /// The rings of one queue of one interface, each of as many entries.

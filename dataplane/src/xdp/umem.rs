@@ -7,7 +7,8 @@
 //!   | headroom     | packet, 14 to 1792 bytes                 |
 //! ```
 //!
-//! **Invariant.** A descriptor's packet lies in mapped memory whenever it lies within a frame.
+//! **Invariant.** A descriptor's packet lies in mapped memory whenever it lies within a frame. What xsk-rs
+//! takes for the room of a packet is right only where the kernel starts packets, so it is cut to the frame.
 
 #![allow(unsafe_code)]
 
@@ -60,10 +61,18 @@ unsafe impl Memory for Umem {
     }
 
     #[inline]
-    unsafe fn packet(&self, descriptor: &mut FrameDesc) -> *mut [u8] {
-        // SAFETY: the caller knows that the packet lies within a frame that nobody else accesses.
+    unsafe fn storage(&self, descriptor: &mut FrameDesc) -> *mut [u8] {
+        let room = self.frame_bytes - descriptor.addr() % self.frame_bytes;
+        // SAFETY: the caller knows that the packet starts within a frame that nobody else accesses.
         let mut packet = unsafe { self.umem.data_mut(descriptor) };
+        packet.cursor().set_pos(room);
         packet.contents_mut()
+    }
+
+    #[inline]
+    unsafe fn set_packet_bytes(&self, descriptor: &mut FrameDesc, bytes: usize) {
+        // SAFETY: as in `storage`.
+        unsafe { self.umem.data_mut(descriptor) }.cursor().set_pos(bytes);
     }
 }
 

@@ -73,8 +73,13 @@ unsafe impl Memory for PlainMemory {
         self.0.len() / FRAME_BYTES
     }
 
-    unsafe fn packet(&self, entry: &mut Entry) -> *mut [u8] {
-        let cells = &self.0[entry.address..][..entry.packet_bytes];
+    unsafe fn storage(&self, entry: &mut Entry) -> *mut [u8] {
+        let end = (entry.address / FRAME_BYTES + 1) * FRAME_BYTES;
+        let cells = &self.0[entry.address..end];
         std::ptr::slice_from_raw_parts_mut(cells.as_ptr().cast::<u8>().cast_mut(), cells.len())
+    }
+
+    unsafe fn set_packet_bytes(&self, entry: &mut Entry, bytes: usize) {
+        entry.packet_bytes = bytes;
     }
 }

@@ -210,7 +210,7 @@ impl Site {
                 frame[SOURCE..SOURCE + 4].copy_from_slice(&source.to_be_bytes());
                 frame[SOURCE + 8..SOURCE + 12].copy_from_slice(&ports.to_be_bytes());
                 frame[SOURCE + 21] = if syn { 0x02 } else { 0x10 };
-                Packet::new(frame, PortId::Lan, now_ns)
+                Packet::new(&mut frame[..], PortId::Lan, now_ns)
             })
             .collect();
         let start = Instant::now();

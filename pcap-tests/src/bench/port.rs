@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use dataplane::port::{Burst, FrameAccount, Port};
+use dataplane::wire::buffer::Buffer;
 
 use crate::traffic::Random;
 
@@ -40,11 +41,20 @@ pub(super) struct Frames {
 }
 
 /// A frame with a packet in it; the token is the frame.
-pub(super) struct MemoryFrame(Box<[u8; FRAME_BYTES]>);
+pub(super) struct MemoryFrame {
+    bytes: Box<[u8; FRAME_BYTES]>,
+    length: usize,
+}
 
 impl Frames {
     pub(super) fn new() -> Self {
-        Frames { free: (0..FRAMES).map(|_| MemoryFrame(Box::new([0; FRAME_BYTES]))).collect() }
+        Frames { free: (0..FRAMES).map(|_| MemoryFrame::new()).collect() }
+    }
+}
+
+impl MemoryFrame {
+    fn new() -> Self {
+        MemoryFrame { bytes: Box::new([0; FRAME_BYTES]), length: 0 }
     }
 }
 
@@ -78,7 +88,8 @@ impl Port for MemoryPort {
     fn receive(&mut self, frames: &mut Frames, burst: &mut Burst<MemoryFrame>, limit: usize) {
         let Some(flows) = self.flows else { return };
         for mut frame in frames.free.drain(..limit) {
-            let packet = &mut frame.0[..PACKET_BYTES];
+            frame.length = PACKET_BYTES;
+            let packet = &mut frame.bytes[..PACKET_BYTES];
             packet.copy_from_slice(&TEMPLATE);
             let flow = self.random.below(u64::from(flows)) as u32;
             packet[SOURCE..SOURCE + 4].copy_from_slice(&(0x0a00_0000 | flow).to_be_bytes());
@@ -101,9 +112,20 @@ impl Port for MemoryPort {
         frames.free.push_back(frame);
     }
 
+    fn take(frames: &mut Frames, bytes: usize) -> Option<MemoryFrame> {
+        let mut frame = frames.free.pop_front().filter(|_| bytes <= FRAME_BYTES)?;
+        frame.length = bytes;
+        Some(frame)
+    }
+
     #[inline(always)]
-    fn bytes_mut<'a>(_frames: &'a Frames, frame: &'a mut MemoryFrame) -> &'a mut [u8] {
-        &mut frame.0[..PACKET_BYTES]
+    fn buffer<'a>(_frames: &'a Frames, frame: &'a mut MemoryFrame) -> Buffer<'a> {
+        Buffer::new(&mut frame.bytes[..], frame.length)
+    }
+
+    #[inline(always)]
+    fn set_length(_frames: &Frames, frame: &mut MemoryFrame, bytes: usize) {
+        frame.length = bytes;
     }
 
     fn wait(_ports: &mut [Self; 2], _timeout: Duration) {}

@@ -1,0 +1,134 @@
+//! What routing reads of an IP header: fixed places, in frames without tags.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::IP;
+use crate::batch::Packet;
+use crate::lane::prefixes::Prefixes;
+use crate::wire::frame::Version;
+use crate::wire::window::Window;
+use crate::wire::{ethernet, icmp, icmpv6, ipv4, ipv6, tcp};
+
+const SYN: u8 = 0x02;
+/// Where a TCP header has its flags.
+const FLAGS: usize = 13;
+
+/// A packet's IP header, as far as routing reads it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    pub(super) version: Version,
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    /// Bytes of the packet, header included.
+    pub(super) bytes: u32,
+}
+
+impl Header {
+    /// None when the frame carries no IP, or was cut before the end of the fixed header.
+    #[inline]
+    pub(super) fn of(frame: &[u8]) -> Option<Header> {
+        let ether_type = frame.get(12..14)?;
+        if ether_type == ethernet::IPV4.to_be_bytes() {
+            Header::of_ipv4(frame[IP..].first_chunk()?)
+        } else if ether_type == ethernet::IPV6.to_be_bytes() {
+            Header::of_ipv6(frame[IP..].first_chunk()?)
+        } else {
+            None
+        }
+    }
+
+    /// The same of a packet without an Ethernet header.
+    pub(super) fn of_packet(packet: &[u8]) -> Option<Header> {
+        match packet.first()? >> 4 {
+            4 => Header::of_ipv4(packet.first_chunk()?),
+            6 => Header::of_ipv6(packet.first_chunk()?),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn of_ipv4(header: &[u8; ipv4::HEADER_BYTES]) -> Option<Header> {
+        let [.., a, b, c, d, e, f, g, h] = *header;
+        Some(Header {
+            version: Version::V4,
+            source: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+            destination: IpAddr::V4(Ipv4Addr::new(e, f, g, h)),
+            bytes: u32::from(u16::from_be_bytes([header[2], header[3]])),
+        })
+    }
+
+    #[inline(always)]
+    fn of_ipv6(header: &[u8; ipv6::HEADER_BYTES]) -> Option<Header> {
+        let address = |at: usize| {
+            let octets: [u8; 16] = *header[at..].first_chunk()?;
+            Some(IpAddr::V6(Ipv6Addr::from(octets)))
+        };
+        let payload_bytes = u32::from(u16::from_be_bytes([header[4], header[5]]));
+        Some(Header {
+            version: Version::V6,
+            source: address(8)?,
+            destination: address(24)?,
+            bytes: ipv6::HEADER_BYTES as u32 + payload_bytes,
+        })
+    }
+}
+
+/// Whether the lengths and the version of a packet's IP header agree with each other and with its frame.
+pub(super) fn is_sound(packet: &Packet<'_>) -> bool {
+    let window = Window::new(&packet.bytes, packet.wire_bytes as usize);
+    match Header::of(&packet.bytes).map(|header| header.version) {
+        Some(Version::V4) => ipv4::parse(&window, IP).is_ok(),
+        Some(Version::V6) => ipv6::parse(&window, IP).is_ok(),
+        None => false,
+    }
+}
+
+/// Whether it may be a TCP segment with SYN: surely not one in nearly every packet.
+#[inline]
+pub(super) fn may_be_syn(frame: &[u8]) -> bool {
+    let flags_at = |offset: usize| frame.get(offset + FLAGS).is_some_and(|flags| flags & SYN != 0);
+    if frame[IP] >> 4 == 4 {
+        frame[IP + 9] == tcp::PROTOCOL && flags_at(IP + usize::from(frame[IP] & 0x0f) * 4)
+    } else {
+        match frame[IP + 6] {
+            tcp::PROTOCOL => flags_at(IP + ipv6::HEADER_BYTES),
+            next_header => ipv6::is_walked(next_header),
+        }
+    }
+}
+
+/// Whether it is an ICMP or ICMPv6 error.
+pub(super) fn is_icmp_error(frame: &[u8]) -> bool {
+    if frame[IP] >> 4 == 4 {
+        let offset = IP + usize::from(frame[IP] & 0x0f) * 4;
+        let kind = frame.get(offset).copied();
+        frame[IP + 9] == icmp::PROTOCOL && matches!(kind, Some(3 | 11 | 12))
+    } else {
+        let kind = frame.get(IP + ipv6::HEADER_BYTES).copied();
+        frame[IP + 6] == icmpv6::PROTOCOL && matches!(kind, Some(1..=4))
+    }
+}
+
+#[inline]
+pub(super) fn contains(prefixes: &Prefixes, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => prefixes.contains_ipv4(address.to_bits()),
+        IpAddr::V6(address) => prefixes.contains_ipv6(address.to_bits()),
+    }
+}
+
+/// The same for all packets between two addresses, so that those that are no TCP keep their order too.
+#[inline]
+pub(super) fn hash_of(header: &Header) -> u64 {
+    let fold = |address: IpAddr| match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            bits as u64 ^ (bits >> 64) as u64
+        }
+    };
+    // The golden ratio of 64 bits: a step from neighbouring addresses to distant hashes.
+    let mixed = fold(header.source).rotate_left(32) ^ fold(header.destination);
+    let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 32
+}

@@ -354,7 +354,12 @@ impl<'a> Reader<'a> {
             policy: self.value("classifier.policy", |value| {
                 one_of(
                     value,
-                    &[("split", Policy::Split), ("ecmp", Policy::Ecmp), ("none", Policy::None)],
+                    &[
+                        ("split", Policy::Split),
+                        ("ecmp", Policy::Ecmp),
+                        ("spray", Policy::Spray),
+                        ("none", Policy::None),
+                    ],
                 )
             }),
             threshold_packets: self.number("classifier.threshold_packets", 1, u32::MAX.into()),

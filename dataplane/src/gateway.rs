@@ -362,6 +362,17 @@ mod tests {
     }
 
     #[test]
+    fn spray_takes_the_lanes_in_turn_with_and_without_state() {
+        let mut spray = settings();
+        spray.rule.policy = Policy::Spray;
+        let mut gateway = gateway(spray, 2);
+        let lanes: Vec<_> = (0..400).map(|n| send(&mut gateway, n % 100, 1)).collect();
+        assert!(lanes.chunks(2).all(|pair| pair == [LONG, SHORT]), "{lanes:?}");
+        let flows = gateway.counters().flows;
+        assert!(flows.created > 0 && flows.table_full > 0 && flows.promoted == 0, "{flows:?}");
+    }
+
+    #[test]
     fn a_frame_too_long_for_the_far_port_is_dropped_and_counted() {
         let mut limited = settings();
         limited.frame_bytes_max = [100, 200];

@@ -131,6 +131,8 @@ enum PolicyName {
     Split,
     /// A hash of the flow picks its lane
     Ecmp,
+    /// Packets take the lanes in turn
+    Spray,
     /// Nothing is classified
     None,
 }
@@ -174,6 +176,7 @@ fn run(arguments: &Run) -> Result<(), Failure> {
         config.rule.policy = match policy {
             PolicyName::Split => Policy::Split,
             PolicyName::Ecmp => Policy::Ecmp,
+            PolicyName::Spray => Policy::Spray,
             PolicyName::None => Policy::None,
         };
     }

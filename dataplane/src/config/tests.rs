@@ -91,7 +91,7 @@ fn every_mistake_is_named_with_its_place_and_remedy() {
         (
             "[classifier]\npolicy = \"fast\"",
             "none of its values",
-            "\"split\", \"ecmp\", \"none\"",
+            "\"split\", \"ecmp\", \"spray\", \"none\"",
             "\"fast\"",
         ),
         ("[lanes.long]", "the lane `lanes.long` has no mark", "dscp = \"AF21\"", "[lanes.long]"),

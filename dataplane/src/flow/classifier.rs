@@ -22,6 +22,8 @@ pub enum Policy {
     Split,
     /// A hash of the flow picks the class, evenly: equal-cost multipath, the baseline.
     Ecmp,
+    /// Packets take the classes in turn, whatever their flow: a baseline that reorders.
+    Spray,
     /// No class: nothing is looked at.
     None,
 }
@@ -72,6 +74,8 @@ pub struct Classifier {
     fragments: Fragments,
     promoted: u64,
     table_full: u64,
+    /// Packets sprayed.
+    sprayed: u64,
 }
 
 impl Classifier {
@@ -85,6 +89,7 @@ impl Classifier {
             fragments: Fragments::new(capacity.fragmented_datagrams_max, secret),
             promoted: 0,
             table_full: 0,
+            sprayed: 0,
         }
     }
 
@@ -145,21 +150,25 @@ impl Classifier {
     ) -> Class {
         let horizon_ns = self.horizon_ns(now_ns);
         let restart = frame.opens_connection && self.rule.restart_on_syn;
-        let (rule, promoted) = (&self.rule, &mut self.promoted);
+        if self.rule.policy == Policy::Spray {
+            self.sprayed += 1;
+        }
+        let (rule, promoted, turn) = (&self.rule, &mut self.promoted, self.sprayed);
         let decided = match frame.version {
             Version::V4 => self
                 .ipv4
                 .touch(Ipv4Key::of(frame), hash, bucket, now_ns, horizon_ns, restart)
-                .map(|touched| decide(rule, promoted, hash, touched)),
+                .map(|touched| decide(rule, promoted, hash, turn, touched)),
             Version::V6 => self
                 .ipv6
                 .touch(Ipv6Key::of(frame), hash, bucket, now_ns, horizon_ns, restart)
-                .map(|touched| decide(rule, promoted, hash, touched)),
+                .map(|touched| decide(rule, promoted, hash, turn, touched)),
         };
         let Some((class, begins)) = decided else {
             self.table_full += 1;
             return match self.rule.policy {
-                Policy::Ecmp => ecmp(hash),
+                Policy::Ecmp => even(hash),
+                Policy::Spray => even(turn),
                 Policy::Split | Policy::None => Class::Short,
             };
         };
@@ -201,11 +210,14 @@ fn decide<const W: usize>(
     rule: &Rule,
     promoted: &mut u64,
     hash: u64,
+    turn: u64,
     touched: Touched<'_, W>,
 ) -> (Class, bool) {
     let Touched { entry, begins } = touched;
-    if rule.policy == Policy::Ecmp {
-        return (ecmp(hash), begins);
+    match rule.policy {
+        Policy::Ecmp => return (even(hash), begins),
+        Policy::Spray => return (even(turn), begins),
+        Policy::Split | Policy::None => {}
     }
     if !entry.long && entry.packets > rule.threshold_packets {
         entry.long = true;
@@ -217,6 +229,6 @@ fn decide<const W: usize>(
 
 /// The lowest bit of a hash is even-handed, and hardly weighs in a flow's place in the table.
 #[inline(always)]
-fn ecmp(hash: u64) -> Class {
-    if hash & 1 == 0 { Class::Short } else { Class::Long }
+fn even(number: u64) -> Class {
+    if number & 1 == 0 { Class::Short } else { Class::Long }
 }

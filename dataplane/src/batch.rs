@@ -55,6 +55,8 @@ pub struct Packet<'a> {
     pub verdict: Verdict,
     /// Written by the gateway: what it was.
     pub outcome: Outcome,
+    /// Written by a router for what it took out of a tunnel: the same for all packets of a flow.
+    pub flow_hash: Option<u32>,
 }
 
 impl<'a> Packet<'a> {
@@ -80,6 +82,7 @@ impl<'a> Packet<'a> {
             received_ns,
             verdict: Verdict::Transmit(ingress.opposite()),
             outcome: Outcome::Untouched(crate::verdict::Untouched::Unclassified),
+            flow_hash: None,
         }
     }
 }

@@ -98,6 +98,9 @@ pub struct Dropped {
     /// No memory for fragments or outer headers.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub no_room: u64,
+    /// Out of a tunnel, and the worker of their flow could not keep up.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub handover_full: u64,
 }
 
 /// Lives of flows, unless the name says otherwise.
@@ -198,6 +201,17 @@ impl Counters {
                 self.bytes.long += wire_bytes;
             }
             Outcome::Untouched(reason) => *self.untouched.of(reason) += 1,
+        }
+    }
+
+    /// A packet counted as forwarded was dropped before it reached the worker that should have sent it.
+    pub fn count_not_handed_over(&mut self, outcome: Outcome, wire_bytes: u32) {
+        self.dropped.handover_full += 1;
+        self.forwarded -= 1;
+        self.bytes.forwarded -= u64::from(wire_bytes);
+        match outcome {
+            Outcome::Untouched(reason) => *self.untouched.of(reason) -= 1,
+            Outcome::Classified(_) => unreachable!("what comes out of a tunnel has no class"),
         }
     }
 
@@ -307,7 +321,7 @@ impl Dropped {
     }
 
     /// By reason, with what people call it.
-    fn named(&self) -> [(&'static str, u64); 11] {
+    fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("exceeds MTU", self.exceeds_mtu),
             ("the kernel's", self.left_to_kernel),
@@ -320,6 +334,7 @@ impl Dropped {
             ("ICMP errors taken in", self.path_error),
             ("next hop unknown", self.unresolved),
             ("no room", self.no_room),
+            ("other worker full", self.handover_full),
         ]
     }
 
@@ -340,6 +355,7 @@ impl Dropped {
         self.path_error += other.path_error;
         self.unresolved += other.unresolved;
         self.no_room += other.no_room;
+        self.handover_full += other.handover_full;
     }
 }
 

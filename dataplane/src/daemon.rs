@@ -23,7 +23,7 @@
 mod routing;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -47,9 +47,9 @@ use crate::port::Port;
 use crate::preflight::{self, Plan};
 use crate::privileges;
 use crate::routes::RoutesError;
-use crate::sandbox::{self, SandboxError};
+use crate::sandbox::{self, Bells, SandboxError};
 use crate::status::{PortState, PortStatus, Ports, Reloads, Status, WorkerStatus};
-use crate::worker::{Order, Published, Worker, WorkerReport};
+use crate::worker::{Exchange, Order, Published, Worker, WorkerReport};
 use crate::xdp::{
     self, Attachment, Interface, KernelCounters, Mode, SocketStatistics, XdpError, XdpFrames,
     XdpPort,
@@ -287,6 +287,12 @@ impl Daemon {
         self.interfaces = interfaces;
         let settings = settings(&self.config, &self.interfaces);
         let idle = std::mem::take(&mut self.idle);
+        let mut exchanges = match &self.routing {
+            Some(_) if idle.len() > 1 => Exchange::between(idle.len())
+                .map_err(system("opening descriptors to wake workers"))?
+                .into_iter(),
+            _ => Vec::new().into_iter(),
+        };
         for (queue, (sockets, idle)) in opened.sockets.into_iter().zip(idle).enumerate() {
             let (ports, frames) = sockets;
             let Idle { core, mut gateway, clock, past } = idle;
@@ -302,6 +308,9 @@ impl Daemon {
                     .with_clock(clock);
             if let Some(routing) = &self.routing {
                 worker = worker.with_asks(routing.asks());
+            }
+            if let Some(exchange) = exchanges.next() {
+                worker = worker.with_exchange(exchange);
             }
             match spawn(queue, core, worker) {
                 Ok(thread) => self.workers.push(Handle { core, orders, published, thread, past }),
@@ -672,10 +681,11 @@ where
     P::Frames: Send,
 {
     let (tell, is_ready) = bounded(1);
+    let bells = worker.exchange().map(bells_of).unwrap_or_default();
     let thread = thread::Builder::new()
         .name(format!("worker-{queue}"))
         .spawn(move || {
-            let ready = settle(queue, core);
+            let ready = settle(queue, core, &bells);
             let is_settled = ready.is_ok();
             // Heard by whoever waits below.
             let _ = tell.send(ready);
@@ -691,9 +701,14 @@ where
 }
 
 /// Moves the calling thread to its core, then shuts the door behind it.
-fn settle(queue: usize, core: usize) -> Result<(), DaemonError> {
+fn settle(queue: usize, core: usize, bells: &Bells) -> Result<(), DaemonError> {
     if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
         return Err(DaemonError::Pin { queue, core });
     }
-    sandbox::enter().map_err(|cause| DaemonError::Sandbox { queue, cause })
+    sandbox::enter(bells).map_err(|cause| DaemonError::Sandbox { queue, cause })
+}
+
+fn bells_of(exchange: &Exchange) -> Bells {
+    let (own, others) = exchange.descriptors();
+    Bells { own: Some(own.as_raw_fd()), others: others.map(|bell| bell.as_raw_fd()).collect() }
 }

@@ -111,6 +111,11 @@ impl Gateway {
         self.counters.count_waited(outcome, wire_bytes, sent);
     }
 
+    /// A packet that was decided on could not be handed over to its worker.
+    pub fn count_not_handed_over(&mut self, outcome: Outcome, wire_bytes: u32) {
+        self.counters.count_not_handed_over(outcome, wire_bytes);
+    }
+
     /// Ages a part of the flow table; called now and then. Changes no classification.
     pub fn tick(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);

@@ -13,6 +13,7 @@
 //!
 //! [`FrameAccount`] is that picture in numbers.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -71,9 +72,9 @@ pub trait Port: Sized {
     /// When the frame is not so large.
     fn set_length(frames: &Self::Frames, frame: &mut Self::Frame, bytes: usize);
 
-    /// Sleeps until a packet arrives on a port whose opposite has room to send it, `timeout` passes or a signal
-    /// interrupts.
-    fn wait(ports: &mut [Self; 2], timeout: Duration);
+    /// Sleeps until a packet arrives on a port whose opposite has room to send it, `bell` can be read, `timeout`
+    /// passes or a signal interrupts.
+    fn wait(ports: &mut [Self; 2], bell: Option<BorrowedFd<'_>>, timeout: Duration);
 
     /// What it has counted until now.
     fn statistics(&self) -> Self::Statistics;

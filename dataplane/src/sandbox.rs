@@ -7,7 +7,7 @@
 //! |--------------------------|-----------------------------------------------|--------------------------------|
 //! | `sendto`                 | no bytes, no address, `MSG_DONTWAIT`          | waking the transmit side       |
 //! | `recvfrom`               | no bytes, no address, `MSG_DONTWAIT`          | waking the receive side        |
-//! | `ppoll`                  | at most two descriptors, no signal mask       | sleeping until a packet comes  |
+//! | `ppoll`                  | at most three descriptors, no signal mask     | sleeping until a packet comes  |
 //! | `getsockopt`             | `SOL_XDP`, `XDP_STATISTICS`                   | the kernel's counters          |
 //! | `clock_gettime`          | `CLOCK_MONOTONIC`                             | the time, without a vDSO       |
 //! | `futex`                  | wait and wake, private to this process        | locks of report and orders     |
@@ -17,6 +17,8 @@
 //! | `munmap`                 | at most [`UNMAP_BYTES_MAX`] bytes             | the same                       |
 //! | `rt_sigprocmask`, `exit` |                                               | the same                       |
 //! | `write`                  | standard error                                | the last words of a panic      |
+//! | `write`                  | other workers' bells, eight bytes             | waking them for a packet       |
+//! | `read`                   | its own bell, eight bytes                     | waking up                      |
 //! | `getpid`, `gettid`       |                                               | abort                          |
 //! | `tgkill`                 | this process, `SIGABRT`                       | abort                          |
 //! | `rt_sigaction`           | `SIGSEGV`, `SIGBUS`                           | a crash that is named so       |
@@ -29,6 +31,7 @@
 //! closed in the end, it hands back to the thread that started it.
 
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, Le};
@@ -56,28 +59,42 @@ pub enum SandboxError {
     Seccomp(#[from] seccompiler::Error),
 }
 
+/// Descriptors by which workers wake each other.
+#[derive(Debug, Clone, Default)]
+pub struct Bells {
+    /// What the worker sleeps on.
+    pub own: Option<RawFd>,
+    /// What it may ring.
+    pub others: Vec<RawFd>,
+}
+
 /// Confines the calling thread for the rest of its life.
 ///
 /// # Errors
 ///
 /// When the kernel refuses, or there is no filter for this architecture.
-pub fn enter() -> Result<(), SandboxError> {
+pub fn enter(bells: &Bells) -> Result<(), SandboxError> {
     privileges::keep_nothing()?;
-    seccompiler::apply_filter(&filter()?)?;
+    seccompiler::apply_filter(&filter(bells)?)?;
     Ok(())
 }
 
-fn filter() -> Result<BpfProgram, BackendError> {
+fn filter(bells: &Bells) -> Result<BpfProgram, BackendError> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
-    SeccompFilter::new(allowed()?, SeccompAction::KillProcess, SeccompAction::Allow, architecture)?
-        .try_into()
+    SeccompFilter::new(
+        allowed(bells)?,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+        architecture,
+    )?
+    .try_into()
 }
 
 /// Condition on one argument of a call: its position, its width in the kernel, what it must be.
 type Argument = (u8, SeccompCmpArgLen, SeccompCmpOp, u64);
 
 /// The table above.
-fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+fn allowed(bells: &Bells) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let no_wait = libc::MSG_DONTWAIT as u64;
     let error_output = libc::STDERR_FILENO as u64;
     let us = u64::from(std::process::id());
@@ -88,7 +105,7 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let calls: [(i64, Vec<Argument>); 21] = [
         (libc::SYS_sendto, wake()),
         (libc::SYS_recvfrom, wake()),
-        (libc::SYS_ppoll, vec![(1, Dword, Le, 2), (3, Qword, Eq, 0)]),
+        (libc::SYS_ppoll, vec![(1, Dword, Le, 3), (3, Qword, Eq, 0)]),
         (
             libc::SYS_getsockopt,
             vec![(1, Dword, Eq, libc::SOL_XDP as u64), (2, Dword, Eq, libc::XDP_STATISTICS as u64)],
@@ -111,8 +128,13 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
         (libc::SYS_rt_sigaction, crash(libc::SIGBUS)),
         (libc::SYS_rt_sigreturn, vec![]),
     ];
+    let bell = |descriptor: RawFd| {
+        vec![(0, Dword, Eq, descriptor as u64), (2, Qword, Eq, size_of::<u64>() as u64)]
+    };
+    let own = bells.own.iter().map(|own| (libc::SYS_read, bell(*own)));
+    let others = bells.others.iter().map(|other| (libc::SYS_write, bell(*other)));
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for (call, arguments) in calls {
+    for (call, arguments) in calls.into_iter().chain(own).chain(others) {
         // A call without rules is allowed whatever its arguments.
         let alternatives = rules.entry(call).or_default();
         if !arguments.is_empty() {

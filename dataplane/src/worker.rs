@@ -16,6 +16,7 @@
 //! Nothing is shared with other threads on the way of a packet. Orders come in, and what was counted goes
 //! out, once a tick.
 
+mod exchange;
 mod routed;
 
 use std::ops::AddAssign;
@@ -36,6 +37,7 @@ use crate::gateway::{Gateway, Settings};
 use crate::memory;
 use crate::port::{BURST_MAX, Burst, FrameAccount, Port};
 use crate::verdict::Verdict;
+pub use exchange::{Exchange, HandoverCounters};
 pub use routed::Ask;
 use routed::Waiting;
 
@@ -71,6 +73,9 @@ pub struct WorkerReport<S> {
     pub frames_balance: bool,
     /// Settings it was given since it started.
     pub reloads: u64,
+    /// Packets that it handed over to other workers, and they to it.
+    #[serde(default)]
+    pub handover: HandoverCounters,
     /// What its ports counted, in [`PortId`] order.
     pub ports: [S; 2],
 }
@@ -81,6 +86,7 @@ impl<S: AddAssign + Clone> WorkerReport<S> {
     pub fn after(mut self, past: &WorkerReport<S>) -> WorkerReport<S> {
         self.frames_balance &= past.frames_balance;
         self.reloads += past.reloads;
+        self.handover.add(&past.handover);
         for (port, past) in self.ports.iter_mut().zip(&past.ports) {
             *port += past.clone();
         }
@@ -100,6 +106,8 @@ pub struct Worker<P: Port> {
     waiting: Waiting<P::Frame>,
     /// Where next hops are asked for.
     asks: Option<Sender<Ask>>,
+    /// To and from other workers, when there are any.
+    exchange: Option<Exchange>,
     poll: Poll,
     orders: Receiver<Order>,
     published: Published<P::Statistics>,
@@ -125,6 +133,7 @@ impl<P: Port> Worker<P> {
             gateway,
             waiting: Waiting::new(),
             asks: None,
+            exchange: None,
             poll,
             orders,
             published,
@@ -151,6 +160,17 @@ impl<P: Port> Worker<P> {
         self
     }
 
+    /// The same with other workers to hand packets over to, in routed mode.
+    pub fn with_exchange(mut self, exchange: Exchange) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+
+    /// Its ways to other workers.
+    pub fn exchange(&self) -> Option<&Exchange> {
+        self.exchange.as_ref()
+    }
+
     /// Closes the ports; what is left can go on with others.
     pub fn into_gateway(self) -> (Gateway, Clock) {
         (self.gateway, self.clock)
@@ -171,7 +191,7 @@ impl<P: Port> Worker<P> {
                 break;
             }
             if self.poll == Poll::Adaptive && idle_rounds >= SPIN_ROUNDS {
-                P::wait(&mut self.ports, SLEEP_MAX);
+                self.sleep();
             }
         }
         self.drain();
@@ -180,13 +200,27 @@ impl<P: Port> Worker<P> {
         self.report()
     }
 
+    fn sleep(&mut self) {
+        let Some(exchange) = &self.exchange else {
+            return P::wait(&mut self.ports, None, SLEEP_MAX);
+        };
+        if exchange.doze() {
+            P::wait(&mut self.ports, Some(exchange.bell()), SLEEP_MAX);
+        }
+        exchange.wake();
+    }
+
     /// Both directions once; returns how many packets there were.
     pub fn round(&mut self, now_ns: u64) -> usize {
-        let packets = PortId::ALL.map(|ingress| self.forward(ingress, now_ns));
+        let mut packets = 0;
+        for ingress in PortId::ALL {
+            packets += self.forward(ingress, now_ns);
+        }
+        packets += self.take_over();
         for port in &mut self.ports {
             port.maintain(&mut self.frames);
         }
-        packets.iter().sum()
+        packets
     }
 
     #[inline(always)]
@@ -281,6 +315,7 @@ impl<P: Port> Worker<P> {
             frames,
             frames_balance: self.frames_balance,
             reloads: self.reloads,
+            handover: self.exchange.as_ref().map(|exchange| exchange.counters).unwrap_or_default(),
             ports: self.ports.each_ref().map(P::statistics),
         }
     }

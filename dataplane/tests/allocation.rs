@@ -5,6 +5,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -294,7 +295,7 @@ impl Port for Memory {
         frame.1 = bytes;
     }
 
-    fn wait(_ports: &mut [Self; 2], _timeout: Duration) {
+    fn wait(_ports: &mut [Self; 2], _bell: Option<BorrowedFd<'_>>, _timeout: Duration) {
         thread::yield_now();
     }
 

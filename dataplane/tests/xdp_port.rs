@@ -474,7 +474,7 @@ fn forward(ports: &mut [XdpPort; 2], frames: &mut XdpFrames, stop: &AtomicBool) 
         }
         ports.iter_mut().for_each(|port| port.maintain(frames));
         if idle {
-            XdpPort::wait(ports, Duration::from_millis(100));
+            XdpPort::wait(ports, None, Duration::from_millis(100));
         }
     }
     forwarded

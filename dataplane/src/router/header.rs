@@ -7,7 +7,7 @@ use crate::batch::Packet;
 use crate::lane::prefixes::Prefixes;
 use crate::wire::frame::Version;
 use crate::wire::window::Window;
-use crate::wire::{ethernet, icmp, icmpv6, ipv4, ipv6, tcp};
+use crate::wire::{ethernet, icmp, icmpv6, ipv4, ipv6, tcp, udp};
 
 const SYN: u8 = 0x02;
 /// Where a TCP header has its flags.
@@ -115,6 +115,27 @@ pub(super) fn contains(prefixes: &Prefixes, address: IpAddr) -> bool {
         IpAddr::V4(address) => prefixes.contains_ipv4(address.to_bits()),
         IpAddr::V6(address) => prefixes.contains_ipv6(address.to_bits()),
     }
+}
+
+/// The same for all packets of a flow of TCP or UDP, and for all others between two addresses. Fragments are
+/// among the latter, so that those of a datagram stay together.
+#[inline]
+pub(super) fn flow_hash_of(header: &Header, frame: &[u8]) -> u32 {
+    let (protocol, offset, whole) = if header.version == Version::V4 {
+        let fragment = u16::from_be_bytes([frame[IP + 6], frame[IP + 7]]) & 0x3fff;
+        (frame[IP + 9], IP + usize::from(frame[IP] & 0x0f) * 4, fragment == 0)
+    } else {
+        (frame[IP + 6], IP + ipv6::HEADER_BYTES, true)
+    };
+    let addresses = hash_of(header);
+    let ports = match frame.get(offset..offset + 4) {
+        Some(&[a, b, c, d]) if whole && matches!(protocol, tcp::PROTOCOL | udp::PROTOCOL) => {
+            u32::from_be_bytes([a, b, c, d])
+        }
+        _ => 0,
+    };
+    let mixed = (addresses ^ u64::from(ports)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as u32
 }
 
 /// The same for all packets between two addresses, so that those that are no TCP keep their order too.

@@ -39,7 +39,7 @@ use crate::wire::mss;
 
 pub use counters::{IcmpCounters, LaneCounters, RouterCounters};
 use errors::{Onward, Told};
-use header::{Header, contains, hash_of, is_sound, may_be_syn};
+use header::{Header, contains, flow_hash_of, hash_of, is_sound, may_be_syn};
 use way::{Next, Way};
 
 /// Where the IP header is: frames in routed mode have no tags.
@@ -325,7 +325,9 @@ impl Router {
             return Err(DropReason::LeftToKernel);
         }
         self.take_hop(packet, &header, lane, now_ns)?;
-        let next = Next::to(&self.fib, header.destination, hash_of(&header) as u32);
+        let flow_hash = flow_hash_of(&header, &packet.bytes);
+        packet.flow_hash = Some(flow_hash);
+        let next = Next::to(&self.fib, header.destination, flow_hash);
         if let (Next::Known { mtu_bytes, .. }, Some(lane)) = (next, lane) {
             // What this segment's receiver sends goes back through the lane.
             let mtu_bytes = mtu_bytes.min(u32::from(self.inner_mtu_bytes(lane, now_ns)));

@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::Worker;
+use super::exchange::Sent;
 use crate::batch::{Packet, PortId};
 use crate::flow::observer::Unobserved;
 use crate::port::{BURST_MAX, Burst, Port};
@@ -46,6 +47,8 @@ struct Fate {
     outcome: Outcome,
     bytes: usize,
     wire_bytes: u32,
+    /// Of what came out of a tunnel.
+    flow_hash: Option<u32>,
 }
 
 impl<P: Port> Worker<P> {
@@ -64,6 +67,9 @@ impl<P: Port> Worker<P> {
         let mut waits = 0;
         for (mut frame, fate) in burst.drain(..).zip(fates) {
             match fate.verdict {
+                Verdict::Transmit(port) if let Some(worker) = self.other_for(&fate) => {
+                    self.hand_over(worker, port, frame, fate);
+                }
                 Verdict::Transmit(port) => {
                     P::set_length(&self.frames, &mut frame, fate.bytes);
                     outgoing[port.index()].push(frame);
@@ -79,8 +85,40 @@ impl<P: Port> Worker<P> {
         for (port, burst) in self.ports.iter_mut().zip(&mut outgoing) {
             port.transmit(&mut self.frames, burst);
         }
+        if let Some(exchange) = &mut self.exchange {
+            exchange.ring();
+        }
         self.empty_outbox();
         packets
+    }
+
+    #[inline]
+    fn other_for(&self, fate: &Fate) -> Option<usize> {
+        self.exchange.as_ref()?.other_for(fate.flow_hash?)
+    }
+
+    /// To the worker of its flow; the frame is free again at once.
+    fn hand_over(&mut self, worker: usize, port: PortId, mut frame: P::Frame, fate: Fate) {
+        P::set_length(&self.frames, &mut frame, fate.bytes);
+        let exchange = self.exchange.as_mut().expect("there is another worker");
+        if !exchange.give(worker, port, &P::buffer(&self.frames, &mut frame)) {
+            self.gateway.count_not_handed_over(fate.outcome, fate.wire_bytes);
+        }
+        P::release(&mut self.frames, frame);
+    }
+
+    /// Sends what other workers have handed over; returns how many packets that were.
+    pub(super) fn take_over(&mut self) -> usize {
+        let Some(exchange) = &mut self.exchange else { return 0 };
+        let (ports, frames) = (&mut self.ports, &mut self.frames);
+        exchange.take(|port, packet| {
+            let port = &mut ports[port.index()];
+            let free = if port.transmit_room() > 0 { P::take(frames, packet.len()) } else { None };
+            let Some(mut frame) = free else { return Sent::No };
+            P::buffer(frames, &mut frame).copy_from_slice(packet);
+            port.transmit(frames, &mut Burst::from_iter([frame]));
+            Sent::Yes
+        })
     }
 
     fn decide(
@@ -102,6 +140,7 @@ impl<P: Port> Worker<P> {
             outcome: packet.outcome,
             bytes: packet.bytes.len(),
             wire_bytes: packet.wire_bytes,
+            flow_hash: packet.flow_hash,
         };
         batch.iter().map(fate).collect()
     }

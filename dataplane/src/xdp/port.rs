@@ -19,6 +19,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::frames::{Frame, Frames, UmemId};
@@ -228,13 +229,13 @@ impl<R: Rings> Port for RingPort<R> {
         frames.set_length(frame, bytes);
     }
 
-    fn wait(ports: &mut [Self; 2], timeout: Duration) {
+    fn wait(ports: &mut [Self; 2], bell: Option<BorrowedFd<'_>>, timeout: Duration) {
         let at_rest = ports.iter().all(RingPort::at_rest);
         let timeout = if at_rest { timeout } else { timeout.min(RESTLESS_WAIT_MAX) };
         // A packet that cannot be taken, because the ring that it should leave by is full (its link may be
         // down for hours), must not end every sleep at once.
         let [lan, wan] = ports.each_ref().map(|port| port.transmit_room() > 0);
-        R::wait(ports.each_mut().map(|port| &mut port.rings), [wan, lan], timeout);
+        R::wait(ports.each_mut().map(|port| &mut port.rings), [wan, lan], bell, timeout);
     }
 
     /// One system call.

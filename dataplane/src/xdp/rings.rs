@@ -15,6 +15,7 @@
 
 #![allow(unsafe_code)]
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -127,9 +128,14 @@ pub trait Rings: Sized {
     /// The kernel's, none of them fatal.
     fn wake_transmit(&mut self) -> Result<(), Errno>;
 
-    /// Sleeps until a packet was received in any of them that is `wanted`, `timeout` passes or a signal
-    /// interrupts.
-    fn wait(rings: [&mut Self; 2], wanted: [bool; 2], timeout: Duration);
+    /// Sleeps until a packet was received in any of them that is `wanted`, `bell` can be read, `timeout` passes
+    /// or a signal interrupts.
+    fn wait(
+        rings: [&mut Self; 2],
+        wanted: [bool; 2],
+        bell: Option<BorrowedFd<'_>>,
+        timeout: Duration,
+    );
 
     /// What the kernel counts; everything else is 0.
     fn statistics(&self) -> SocketStatistics;

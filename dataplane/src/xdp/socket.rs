@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::thread;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -272,13 +273,20 @@ impl Rings for SocketRings {
         send(self.socket().as_raw_fd(), &[], MsgFlags::MSG_DONTWAIT).map(drop)
     }
 
-    fn wait(rings: [&mut SocketRings; 2], wanted: [bool; 2], timeout: Duration) {
+    fn wait(
+        rings: [&mut SocketRings; 2],
+        wanted: [bool; 2],
+        bell: Option<BorrowedFd<'_>>,
+        timeout: Duration,
+    ) {
         let [lan, wan] = rings.each_ref().map(|rings| rings.socket());
         let events = |wanted| if wanted { PollFlags::POLLIN } else { PollFlags::empty() };
-        let mut sockets =
-            [PollFd::new(lan, events(wanted[0])), PollFd::new(wan, events(wanted[1]))];
+        let mut waited: ArrayVec<PollFd<'_>, 3> = ArrayVec::new();
+        waited.push(PollFd::new(lan, events(wanted[0])));
+        waited.push(PollFd::new(wan, events(wanted[1])));
+        waited.extend(bell.map(|bell| PollFd::new(bell, PollFlags::POLLIN)));
         // An error is a signal, or nothing that another round would not meet again and count.
-        let _ = ppoll(&mut sockets, Some(TimeSpec::from_duration(timeout)), None);
+        let _ = ppoll(&mut waited, Some(TimeSpec::from_duration(timeout)), None);
     }
 
     /// Should the kernel not answer, all is 0.

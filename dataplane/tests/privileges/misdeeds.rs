@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use std::{env, io, process, ptr, thread};
 
 use dataplane::port::{Burst, Port};
-use dataplane::sandbox;
+use dataplane::sandbox::{self, Bells};
 use dataplane::xdp::{self, Attachment, XdpPort};
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, raise, sigaction};
 use nix::sys::socket::{MsgFlags, UnixAddr, recv, send, sendto};
 use nix::sys::time::TimeSpec;
@@ -39,6 +40,8 @@ struct Scene {
     address: UnixAddr,
     file: Mutex<Option<File>>,
     memory: Mutex<Option<Vec<u8>>>,
+    /// Its own, and another worker's.
+    bells: [EventFd; 2],
 }
 
 impl Scene {
@@ -52,19 +55,23 @@ impl Scene {
 type Deed = (&'static str, fn(&Scene));
 
 /// What a worker does, to its end.
-const ALLOWED: [Deed; 5] = [
+const ALLOWED: [Deed; 6] = [
     ("waking", |scene| {
         let _ = send(scene.socket.as_raw_fd(), &[], DONTWAIT);
         let _ = recv(scene.socket.as_raw_fd(), &mut [], DONTWAIT);
     }),
-    ("sleeping", |scene| scene.wait(2, None)),
+    ("sleeping", |scene| scene.wait(3, None)),
+    ("waking others and being woken", |scene| {
+        scene.bells[1].write(1).expect("it is another's");
+        scene.bells[0].read().expect_err("nobody rang it");
+    }),
     ("asking for the time", |_| assert!(Instant::now().elapsed() < BOUND)),
     ("yielding", |_| thread::yield_now()),
     ("a word on standard error", |_| eprintln!("a word")),
 ];
 
 /// What it does not do, among it what it does with other arguments.
-const FORBIDDEN: [Deed; 21] = [
+const FORBIDDEN: [Deed; 24] = [
     ("opening a file", |_| ignore(File::open("/dev/null"))),
     ("closing a file", |scene| ignore(scene.file.lock().expect("untouched").take())),
     ("opening a socket", |_| ignore(UdpSocket::bind("127.0.0.1:0"))),
@@ -81,7 +88,10 @@ const FORBIDDEN: [Deed; 21] = [
     ("receiving with other flags", |scene| {
         ignore(recv(scene.socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | DONTWAIT));
     }),
-    ("waiting for three descriptors", |scene| scene.wait(3, None)),
+    ("waiting for four descriptors", |scene| scene.wait(4, None)),
+    ("ringing its own bell", |scene| ignore(scene.bells[0].write(1))),
+    ("reading another's bell", |scene| ignore(scene.bells[1].read())),
+    ("more than a ring", |scene| ignore(nix::unistd::write(scene.bells[1].as_fd(), &[0; 16]))),
     ("waiting with a signal mask", |scene| scene.wait(2, Some(SigSet::empty()))),
     ("asking for another option", |scene| ignore(scene.socket.take_error())),
     ("asking for another clock", |_| {
@@ -168,14 +178,20 @@ fn culprit() {
         address: UnixAddr::new_abstract(b"nobody").expect("short"),
         file: Mutex::new(Some(File::open("/dev/zero").expect("it is there"))),
         memory: Mutex::new(Some(vec![1; 8 << 20])),
+        bells: [(); 2].map(|()| {
+            let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+            EventFd::from_flags(flags).expect("event descriptors")
+        }),
     });
     let deadly = DEADLY.into_iter().map(|(name, _, deed)| (name, deed));
     let mut deeds = ALLOWED.into_iter().chain(FORBIDDEN).chain(deadly);
     let (_, deed) = deeds.find(|(name, _)| *name == wanted).expect("it is in a list");
     abort_on_panic();
     let seen = Arc::clone(&scene);
+    let [own, other] = scene.bells.each_ref().map(|bell| bell.as_raw_fd());
     let worker = thread::spawn(move || {
-        sandbox::enter().expect("root may");
+        let bells = Bells { own: Some(own), others: vec![other] };
+        sandbox::enter(&bells).expect("root may");
         deed(&seen);
     });
     worker.join().expect("it survived");
@@ -234,7 +250,7 @@ fn gateway() {
     let is_told = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_told);
     thread::spawn(move || {
-        sandbox::enter().expect("root may");
+        sandbox::enter(&Bells::default()).expect("root may");
         loop {
             for ingress in 0..2 {
                 let room = ports[1 - ingress].transmit_room().min(64);
@@ -243,7 +259,7 @@ fn gateway() {
                 ports[1 - ingress].transmit(&mut frames, &mut burst);
                 ports[ingress].maintain(&mut frames);
             }
-            XdpPort::wait(&mut ports, Duration::from_millis(10));
+            XdpPort::wait(&mut ports, None, Duration::from_millis(10));
             if told.load(Ordering::Relaxed) {
                 drop(File::open("/etc/passwd"));
             }

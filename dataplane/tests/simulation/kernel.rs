@@ -15,6 +15,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -746,7 +747,12 @@ impl Rings for SimulatedRings {
 
     /// Nobody sleeps here; but nobody may want to sleep for long while only a round of the worker can get
     /// things going.
-    fn wait(rings: [&mut SimulatedRings; 2], wanted: [bool; 2], timeout: Duration) {
+    fn wait(
+        rings: [&mut SimulatedRings; 2],
+        wanted: [bool; 2],
+        _bell: Option<BorrowedFd<'_>>,
+        timeout: Duration,
+    ) {
         let mut kernel = rings[0].kernel.borrow_mut();
         kernel.sleeps += usize::from(matches!(kernel.alone, Some(Alone::UntilRest(_))));
         assert!(kernel.sleeps < SLEEPS_MAX, "it never comes to rest: {:?}", kernel.account());

@@ -4,6 +4,7 @@
 //! is marked already. That costs time, and the figures include it.
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use dataplane::port::{Burst, FrameAccount, Port};
@@ -128,7 +129,7 @@ impl Port for MemoryPort {
         frame.length = bytes;
     }
 
-    fn wait(_ports: &mut [Self; 2], _timeout: Duration) {}
+    fn wait(_ports: &mut [Self; 2], _bell: Option<BorrowedFd<'_>>, _timeout: Duration) {}
 
     fn statistics(&self) {}
 

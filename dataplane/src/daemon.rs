@@ -235,16 +235,16 @@ impl Daemon {
     fn start(path: &Path, config: Config, plan: Plan, news: News) -> Result<Daemon, DaemonError> {
         let settings = settings(&config, &plan.interfaces);
         let routing = Routing::start(&config)?;
-        let gateway = || {
+        let gateway = |worker| {
             let gateway = Gateway::new(settings, config.capacity, Secret::random());
             match &routing {
-                Some(routing) => gateway.with_router(routing.router()),
+                Some(routing) => gateway.with_router(routing.router(worker)),
                 None => gateway,
             }
         };
-        let idle = plan.cores.iter().map(|core| Idle {
+        let idle = plan.cores.iter().enumerate().map(|(worker, core)| Idle {
             core: *core,
-            gateway: gateway(),
+            gateway: gateway(worker),
             clock: Clock::start(),
             past: None,
         });

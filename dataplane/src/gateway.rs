@@ -199,6 +199,7 @@ impl Gateway {
             let Staged { frame, hash, .. } = staged;
             router.route(packet, first + index, frame.ip_offset, *hash, self.now_ns);
         }
+        router.settle();
     }
 
     fn mark(&mut self, packets: &mut [Packet<'_>]) {

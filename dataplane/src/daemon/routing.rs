@@ -62,8 +62,9 @@ impl Routing {
     }
 
     /// One for a worker.
-    pub(super) fn router(&self) -> Router {
-        Router::new(&self.site, Arc::clone(&self.fib))
+    pub(super) fn router(&self, worker: usize) -> Router {
+        let router = Router::new(&self.site, Arc::clone(&self.fib));
+        if worker == 0 { router } else { router.beside_the_first() }
     }
 
     /// Where a worker asks for next hops.

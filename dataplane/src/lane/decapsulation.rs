@@ -16,6 +16,9 @@
 //! once key and checksum were right, whatever is inside: it is about the way, not about what went it.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrayvec::ArrayVec;
 
 use super::ecn::{self, EcnAlarms, Leaving};
 use super::outer::Outer;
@@ -28,6 +31,8 @@ use crate::wire::frame::Version;
 use crate::wire::window::{Unparsed, Window, u16_at, u64_at};
 use crate::wire::{checksum, gre, ipv4, ipv6, udp};
 
+/// Sequence numbers that may wait for [`Decapsulator::settle`]; one more settles them.
+const HEARD_MAX: usize = 64;
 /// Most tunnels of one border.
 pub const TUNNELS_MAX: usize = 16;
 
@@ -93,6 +98,11 @@ pub struct Decapsulated {
     pub wire_bytes: usize,
 }
 
+/// A tracker is whole between two packets, whoever panicked.
+fn locked(tracker: &Mutex<Tracker>) -> MutexGuard<'_, Tracker> {
+    tracker.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One end of a tunnel, as its packets show it.
 #[derive(Debug, Clone, Copy)]
 struct Peer {
@@ -103,7 +113,8 @@ struct Peer {
     key: Option<u32>,
 }
 
-/// The way in, of one worker.
+/// The way in, of one worker. Clones are for other workers: they share what sequence numbers tell, for the
+/// packets of a tunnel may arrive at any of them, and count everything else for themselves.
 #[derive(Debug, Clone)]
 pub struct Decapsulator {
     peers: Vec<Peer>,
@@ -112,7 +123,10 @@ pub struct Decapsulator {
     /// Our ends, each once.
     locals_ipv4: Vec<u32>,
     locals_ipv6: Vec<u128>,
-    trackers: Vec<Tracker>,
+    /// Shared by clones.
+    trackers: Vec<Arc<Mutex<Tracker>>>,
+    /// Tunnels and sequence numbers that the trackers have not seen yet.
+    heard: ArrayVec<(usize, u32), HEARD_MAX>,
     accepted: u64,
     refusals: Refusals,
     ecn_alarms: EcnAlarms,
@@ -152,7 +166,8 @@ impl Decapsulator {
             destinations,
             locals_ipv4,
             locals_ipv6,
-            trackers: vec![Tracker::default(); tunnels.len()],
+            trackers: tunnels.iter().map(|_| Arc::default()).collect(),
+            heard: ArrayVec::new(),
             accepted: 0,
             refusals: Refusals::default(),
             ecn_alarms: EcnAlarms::default(),
@@ -171,12 +186,29 @@ impl Decapsulator {
 
     /// What the sequence numbers of a lane told.
     pub fn sequence(&self, lane: usize) -> SequenceCounts {
-        self.trackers[lane].counts()
+        locked(&self.trackers[lane]).counts()
     }
 
     /// Combinations of ECN fields that should not be.
     pub fn ecn_alarms(&self) -> EcnAlarms {
         self.ecn_alarms
+    }
+
+    /// Has the trackers look at the sequence numbers that came in: once a batch, because other workers wait
+    /// for the lock meanwhile. With several workers, packets are in the order in which their batches were.
+    #[inline]
+    pub fn settle(&mut self) {
+        if self.heard.is_empty() {
+            return;
+        }
+        for (tunnel, tracker) in self.trackers.iter().enumerate() {
+            let mut numbers = self.heard.iter().filter(|(heard, _)| *heard == tunnel).peekable();
+            if numbers.peek().is_some() {
+                let mut tracker = locked(tracker);
+                numbers.for_each(|(_, number)| tracker.observe(*number));
+            }
+        }
+        self.heard.clear();
     }
 
     /// Whether this untagged frame is for [`decapsulate`](Decapsulator::decapsulate) to judge: GRE, or UDP to
@@ -260,7 +292,10 @@ impl Decapsulator {
             return Err(Refusal::GreChecksum);
         }
         if let Some(number) = header.sequence {
-            self.trackers[lane].observe(number);
+            if self.heard.is_full() {
+                self.settle();
+            }
+            self.heard.push((lane, number));
         }
         let inner = self.check_inner(&window.up_to(outer.payload_end), &header)?;
         self.finish(buffer, lane, &inner, outer.ecn)
@@ -654,6 +689,7 @@ mod tests {
         // Arrived, although it is not let in.
         let congested = frame(Version::V4, 3, 5, &inner(Version::V4, 0));
         assert_eq!(receive(&mut border, &congested).err(), Some(Refusal::Congestion));
+        border.settle();
         let counts = border.sequence(0);
         assert_eq!((counts.received, counts.reordered, counts.duplicates), (7, 1, 1));
         assert_eq!(border.sequence(1), SequenceCounts::default());

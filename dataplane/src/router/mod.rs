@@ -61,6 +61,8 @@ pub struct Site {
     numbers: [Numbers; 2],
     /// Of the tunnels, in the order of their lanes; shared by all workers.
     path_mtus: PathMtus,
+    /// The same.
+    border: Decapsulator,
 }
 
 impl Site {
@@ -85,7 +87,10 @@ impl Site {
             let mtu_bytes = tunnel.mtu_bytes.unwrap_or(port_mtu_bytes);
             path_mtus.add(tunnel, numbers.clone(), overhead_bytes, mtu_bytes);
         }
-        Site { local: prefixes(local), remote: prefixes(remote), lanes, numbers, path_mtus }
+        let (local, remote) = (prefixes(local), prefixes(remote));
+        let tunnels: Vec<_> = lanes.iter().filter_map(Lane::tunnel).copied().collect();
+        let border = Decapsulator::new(&tunnels, remote.clone(), local.clone());
+        Site { local, remote, lanes, numbers, path_mtus, border }
     }
 }
 
@@ -102,6 +107,8 @@ pub struct Router {
     /// Where our tunnels end.
     tunnel_ends: Vec<IpAddr>,
     border: Decapsulator,
+    /// Whether its counters have what sequence numbers tell all workers together.
+    is_first: bool,
     path_mtus: PathMtus,
     icmp_limit: RateLimit,
     counters: RouterCounters,
@@ -123,7 +130,8 @@ impl Router {
         });
         Router {
             has_plain_lane: tunnels.len() < ways.len(),
-            border: Decapsulator::new(&tunnels, site.remote.clone(), site.local.clone()),
+            border: site.border.clone(),
+            is_first: true,
             fib,
             local: site.local.clone(),
             remote: site.remote.clone(),
@@ -136,6 +144,12 @@ impl Router {
             not_encapsulated: EncapsulationRefusals::default(),
             outbox: Outbox::new(),
         }
+    }
+
+    /// The same for a worker beside the first, whose counters have already what all workers share.
+    pub fn beside_the_first(mut self) -> Self {
+        self.is_first = false;
+        self
     }
 
     /// Other routes from the next packet on. Returns the former ones, for who may free memory.
@@ -172,10 +186,16 @@ impl Router {
         counters.ecn_alarms = self.border.ecn_alarms();
         counters.path_mtu_lowered = self.path_mtus.lowered();
         counters.path_errors_refused = *self.path_mtus.refusals();
-        for (tunnel, &lane) in self.lane_of_tunnel.iter().enumerate() {
+        for (tunnel, &lane) in self.lane_of_tunnel.iter().enumerate().filter(|_| self.is_first) {
             counters.lanes[lane].sequence = self.border.sequence(tunnel);
         }
         counters
+    }
+
+    /// The end of a batch.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        self.border.settle();
     }
 
     /// Decides on a packet whose class is known, the one at `position` of its batch, and rewrites it. `flow_hash`

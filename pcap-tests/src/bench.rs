@@ -3,6 +3,7 @@
 //!
 //! * `port` is a port without a wire: 64-byte frames of random flows come in, what is sent is gone
 //! * `floor` touches one random cache line a packet, and does nothing else
+//! * `tunnels` is routed mode: into GRE, and out of it
 //! * `flood` sends new flows between the known ones, and times look-ups of chosen tuples
 //!
 //! One core, one worker. Each figure is the median of several rounds; the floor is measured between them, so
@@ -11,6 +12,7 @@
 mod flood;
 mod floor;
 mod port;
+mod tunnels;
 
 use std::fmt;
 use std::time::Instant;
@@ -49,8 +51,8 @@ pub struct Bench {
 pub struct Run {
     /// How flows become classes.
     pub policy: Policy,
-    /// What a class does: "mark", or "none" where there are no classes.
-    pub lane: &'static str,
+    /// What a packet goes through.
+    pub lane: Path,
     /// Flows in the table, all equally busy.
     pub flows: usize,
     /// The whole way of a packet, its arrival in the frame included.
@@ -63,19 +65,50 @@ pub struct Run {
     pub instructions_per_packet: Option<f64>,
 }
 
+/// What a packet goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Path {
+    /// Classified, and marked.
+    Mark,
+    /// Classified, routed, and put into the GRE tunnel of its lane.
+    Gre,
+    /// Taken out of a GRE tunnel at the border, and routed.
+    GreIn,
+    /// Nothing.
+    None,
+}
+
+impl Path {
+    fn name(self) -> &'static str {
+        match self {
+            Path::Mark => "mark",
+            Path::Gre => "gre",
+            Path::GreIn => "gre-in",
+            Path::None => "none",
+        }
+    }
+}
+
 /// Measures every policy at every number of flows, and a flood when asked to.
 pub fn bench(flow_counts: &[usize], flood: bool) -> Bench {
-    let policies = [Policy::Split, Policy::Ecmp, Policy::None];
+    let ways = [
+        (Policy::Split, Path::Mark),
+        (Policy::Split, Path::Gre),
+        (Policy::Split, Path::GreIn),
+        (Policy::Ecmp, Path::Mark),
+        (Policy::None, Path::None),
+    ];
     let runs = flow_counts
         .iter()
-        .flat_map(|&flows| policies.map(|policy| measure(policy, flows)))
+        .flat_map(|&flows| ways.map(|(policy, path)| measure(policy, path, flows)))
         .collect();
     let largest = flow_counts.iter().max().copied().filter(|_| flood);
     Bench { runs, flood: largest.map(flood::measure) }
 }
 
-fn measure(policy: Policy, flows: usize) -> Run {
-    let mut worker = worker(policy, flows);
+fn measure(policy: Policy, path: Path, flows: usize) -> Run {
+    let mut worker = worker(policy, path, flows);
     let mut floor = Floor::new(flows);
     let packets = ROUND_PACKETS.max(flows);
     // Every flow is known before the first round, and both tables are in the state they stay in.
@@ -97,7 +130,7 @@ fn measure(policy: Policy, flows: usize) -> Run {
     let (ns_per_packet, floor_ns) = (median(&mut ways), median(&mut floors));
     Run {
         policy,
-        lane: if policy == Policy::None { "none" } else { "mark" },
+        lane: path,
         flows,
         ns_per_packet,
         floor_ns,
@@ -106,16 +139,25 @@ fn measure(policy: Policy, flows: usize) -> Run {
     }
 }
 
-fn worker(policy: Policy, flows: usize) -> Worker<MemoryPort> {
+fn worker(policy: Policy, path: Path, flows: usize) -> Worker<MemoryPort> {
     let config = Config::defaults();
     let mut rule = config.rule;
     rule.policy = policy;
     let settings = Settings { rule, lanes: config.lanes, frame_bytes_max: [1518; 2] };
     let capacity = Capacity { ipv4_flows_max: flows, ipv6_flows_max: 1, ..config.capacity };
-    let gateway = Gateway::new(settings, capacity, Secret::random());
+    let mut gateway = Gateway::new(settings, capacity, Secret::random());
+    if matches!(path, Path::Gre | Path::GreIn) {
+        gateway = gateway.with_router(tunnels::router());
+    }
     // Nobody gives orders: rounds are called for, not run.
     let (_, orders) = bounded(0);
-    let ports = [MemoryPort::receiving(flows), MemoryPort::silent()];
+    let ports = match path {
+        Path::GreIn => {
+            let answers = MemoryPort::receiving_from_tunnel(flows, tunnels::answer());
+            [MemoryPort::silent(), answers]
+        }
+        _ => [MemoryPort::receiving(flows), MemoryPort::silent()],
+    };
     Worker::new(ports, Frames::new(), gateway, Poll::Busy, orders, Published::default())
 }
 
@@ -142,7 +184,7 @@ impl fmt::Display for Bench {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{:<8}{:<6}{:>10}{:>12}{:>12}{:>8}{:>16}",
+            "{:<8}{:<8}{:>10}{:>12}{:>12}{:>8}{:>16}",
             "policy", "lane", "flows", "ns/packet", "floor, ns", "ratio", "instructions"
         )?;
         for run in &self.runs {
@@ -153,8 +195,12 @@ impl fmt::Display for Bench {
             };
             writeln!(
                 formatter,
-                "{policy:<8}{:<6}{:>10}{:>12.1}{:>12.1}{:>8.2}{instructions:>16}",
-                run.lane, run.flows, run.ns_per_packet, run.floor_ns, run.ratio
+                "{policy:<8}{:<8}{:>10}{:>12.1}{:>12.1}{:>8.2}{instructions:>16}",
+                run.lane.name(),
+                run.flows,
+                run.ns_per_packet,
+                run.floor_ns,
+                run.ratio
             )?;
         }
         self.flood.iter().try_for_each(|flood| write!(formatter, "{flood}"))

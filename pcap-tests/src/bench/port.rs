@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dataplane::port::{Burst, FrameAccount, Port};
 use dataplane::wire::buffer::Buffer;
+use dataplane::wire::checksum;
 
 use crate::traffic::Random;
 
@@ -63,20 +64,46 @@ impl MemoryFrame {
 pub(super) struct MemoryPort {
     /// Number of flows; `None` where nothing comes in.
     flows: Option<u32>,
+    /// What comes in is [`TEMPLATE`]'s answer, and in a tunnel: outer headers in front of `ANSWER`.
+    tunnel: Option<Vec<u8>>,
     random: Random,
 }
+
+/// The answer to [`TEMPLATE`]: from 192.0.2.1:443 to 10.0.0.0:1. The IPv4 checksum is of these addresses, and a
+/// border verifies it.
+pub(super) const ANSWER: [u8; PACKET_BYTES] = {
+    let mut packet = TEMPLATE;
+    let (mut at, source, destination, ports) = (0, SOURCE, SOURCE + 4, SOURCE + 8);
+    while at < 4 {
+        packet[source + at] = TEMPLATE[destination + at];
+        packet[destination + at] = TEMPLATE[source + at];
+        packet[ports + at] = TEMPLATE[ports + (at + 2) % 4];
+        at += 1;
+    }
+    packet
+};
+/// From the end of a frame in a tunnel: where the answer's IPv4 header has its checksum and its destination,
+/// when padding is gone.
+const ANSWER_IP_BYTES: usize = 0x32;
+const CHECKSUM_AT: usize = 10;
+const DESTINATION_AT: usize = 16;
 
 impl MemoryPort {
     /// Packets come in as fast as they are taken, of this many flows at random.
     pub(super) fn receiving(flows: usize) -> Self {
         let flows =
             u32::try_from(flows).expect("the flows of a benchmark are fewer than addresses");
-        MemoryPort { flows: Some(flows), random: Random::new(2) }
+        MemoryPort { flows: Some(flows), tunnel: None, random: Random::new(2) }
+    }
+
+    /// The same of answers in a tunnel: `frame` is the first.
+    pub(super) fn receiving_from_tunnel(flows: usize, frame: Vec<u8>) -> Self {
+        MemoryPort { tunnel: Some(frame), ..MemoryPort::receiving(flows) }
     }
 
     /// Nothing comes in.
     pub(super) fn silent() -> Self {
-        MemoryPort { flows: None, random: Random::new(3) }
+        MemoryPort { flows: None, tunnel: None, random: Random::new(3) }
     }
 }
 
@@ -88,6 +115,17 @@ impl Port for MemoryPort {
     #[inline(always)]
     fn receive(&mut self, frames: &mut Frames, burst: &mut Burst<MemoryFrame>, limit: usize) {
         let Some(flows) = self.flows else { return };
+        if let Some(template) = &self.tunnel {
+            for mut frame in frames.free.drain(..limit) {
+                let flow = self.random.below(u64::from(flows)) as u32;
+                frame.length = template.len();
+                frame.bytes[..template.len()].copy_from_slice(template);
+                let inner = &mut frame.bytes[template.len() - ANSWER_IP_BYTES..template.len()];
+                address_answer(inner, flow);
+                burst.push(frame);
+            }
+            return;
+        }
         for mut frame in frames.free.drain(..limit) {
             frame.length = PACKET_BYTES;
             let packet = &mut frame.bytes[..PACKET_BYTES];
@@ -142,4 +180,15 @@ impl Port for MemoryPort {
             transmitting: [0; 2],
         }
     }
+}
+
+/// Sends an answer to the host of a flow, with a right checksum.
+#[inline(always)]
+fn address_answer(packet: &mut [u8], flow: u32) {
+    let destination = 0x0a00_0000 | flow;
+    packet[DESTINATION_AT..DESTINATION_AT + 4].copy_from_slice(&destination.to_be_bytes());
+    let sum = u16::from_be_bytes([packet[CHECKSUM_AT], packet[CHECKSUM_AT + 1]]);
+    let sum = checksum::update(sum, 0x0a00, (destination >> 16) as u16);
+    let sum = checksum::update(sum, 0, destination as u16);
+    packet[CHECKSUM_AT..CHECKSUM_AT + 2].copy_from_slice(&sum.to_be_bytes());
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use dataplane::counters::Counters;
 use dataplane::router::RouterCounters;
 use dataplane::status::Status;
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +21,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_lanesplitd");
 
 /// Packets after which a flow is long: few, so that a file of some kilobytes takes both lanes.
 pub const THRESHOLD_PACKETS: u64 = 20;
+
+/// Longer than a worker takes to report.
+const REPORT_MAX: Duration = Duration::from_millis(50);
 
 /// The family of the tunnels' outer headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,9 +171,17 @@ impl<'a> Daemon<'a> {
         self.ask().unwrap_or_else(|| panic!("it does not answer: {}", self.log()))
     }
 
-    /// What it counted.
-    pub fn counters(&self) -> Counters {
-        self.status().total
+    /// The same when its counters have stood still for longer than a worker takes to report.
+    pub fn status_at_rest(&self) -> Status {
+        let (mut last, mut still) = (self.status(), Instant::now());
+        wait_for("the counters to stand still", BOUND, || {
+            let now = self.status();
+            if now.total != last.total {
+                (last, still) = (now, Instant::now());
+            }
+            still.elapsed() > REPORT_MAX
+        });
+        last
     }
 
     /// Waits until what it says of itself satisfies a condition; returns that.

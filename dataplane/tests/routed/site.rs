@@ -1,0 +1,279 @@
+//! Where routed mode is tested: two sites, their gateways, and two paths between them.
+//!
+//! ```text
+//!                                            short path
+//!    site a                              ,--- a0 r1 b0 ---.                              site b
+//!    client eth0 --- lan A wan --- segment                segment --- wan B lan --- eth0 server
+//!    10.1.0.2                            `--- a0 r2 b0 ---'                              10.2.0.2
+//!    fd01::2                                  long path                                  fd02::2
+//!                       192.0.2.0/24                        198.51.100.0/24
+//!                       2001:db8:a::/64                     2001:db8:b::/64
+//! ```
+//!
+//! On a segment a gateway has the addresses 1 (short lane) and 2 (long lane), the routers 11 and 12. To the other
+//! gateway's address 1 there is a route by r1, to its address 2 one by r2. The kernel knows a way without tunnels
+//! too, by r1, for when a gateway does not run. A segment is a bridge in a namespace of its own; its port to the
+//! gateway is `p0`.
+//!
+//! **Invariants.** One site at a time: there are two cores. When a test ends well, none of its
+//! processes, namespaces, files and programs is left; when it fails, what can be removed is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::lab::{CLIENT, CLIENT_V6, Lab, Namespace, SERVER, SERVER_V6, cable, wait_for};
+
+/// Longest wait for anything. Nothing here takes a tenth of it; it only ends what hangs.
+pub const BOUND: Duration = Duration::from_secs(20);
+
+/// The WAN's networks at each site, without the last number of an address.
+pub const NETS: [[&str; 2]; 2] = [["192.0.2.", "2001:db8:a::"], ["198.51.100.", "2001:db8:b::"]];
+
+/// Both sites and what is between them.
+pub struct Site {
+    /// The host at site a.
+    pub client: Namespace,
+    /// Gateways A and B.
+    pub gateways: [Namespace; 2],
+    /// The bridges `segment0` at site a and `segment1` at site b, and their ports.
+    pub segments: [Namespace; 2],
+    /// Of the short and of the long path.
+    pub routers: [Namespace; 2],
+    /// The host at site b.
+    pub server: Namespace,
+    /// For the test's files. Everybody may look into it.
+    pub folder: Folder,
+}
+
+/// Runs a test between sites of its own, and sees to it that nothing is left of them.
+pub fn on_sites(test: impl FnOnce(&Site)) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(lab) = Lab::new() else { return };
+    let site = Site::new(&lab);
+    test(&site);
+    site.close();
+}
+
+impl Site {
+    fn new(lab: &Lab) -> Site {
+        let site = Site {
+            client: lab.namespace("client"),
+            gateways: ["a", "b"].map(|name| lab.namespace(name)),
+            segments: ["s1", "s2"].map(|name| lab.namespace(name)),
+            routers: ["r1", "r2"].map(|name| lab.namespace(name)),
+            server: lab.namespace("server"),
+            folder: Folder::new(),
+        };
+        let forwarders = site.gateways.iter().chain(&site.routers);
+        forwarders.for_each(forward);
+        for segment in &site.segments {
+            // A segment says nothing itself.
+            segment.run(&words("sysctl -q -w net.ipv6.conf.all.disable_ipv6=1"));
+            segment.run(&words("sysctl -q -w net.ipv6.conf.default.disable_ipv6=1"));
+            let bridge = "ip link add name bridge type bridge stp_state 0 mcast_snooping 0";
+            segment.run(&words(bridge));
+            segment.run(&words("ip link set dev bridge up"));
+        }
+        site.connect_hosts();
+        site.connect_routers();
+        for side in [0, 1] {
+            site.connect_wan(side);
+        }
+        wait_for("the kernel to route", BOUND, || site.answers());
+        site
+    }
+
+    fn connect_hosts(&self) {
+        for (side, host) in [&self.client, &self.server].into_iter().enumerate() {
+            let (gateway, number) = (&self.gateways[side], side + 1);
+            cable((host, "eth0"), (gateway, "lan"));
+            for prefix in [format!("10.{number}.0."), format!("fd0{number}::")] {
+                let bits = if prefix.contains(':') { 64 } else { 24 };
+                host.address("eth0", &format!("{prefix}2/{bits}"));
+                gateway.address("lan", &format!("{prefix}1/{bits}"));
+                host.run(&words(&format!("ip route add default via {prefix}1")));
+            }
+            // No more in flight than what queues between here and there hold, so that nothing is lost.
+            for memory in ["tcp_rmem", "tcp_wmem"] {
+                let limit = format!("net.ipv4.{memory}=4096 131072 400000");
+                host.run(&["sysctl", "-q", "-w", &limit]);
+            }
+        }
+    }
+
+    fn connect_routers(&self) {
+        for (path, router) in self.routers.iter().enumerate() {
+            for (side, interface) in ["a0", "b0"].into_iter().enumerate() {
+                let port = format!("p{}", path + 1);
+                cable((router, interface), (&self.segments[side], &port));
+                join_bridge(&self.segments[side], &port);
+                for prefix in NETS[side] {
+                    let bits = if prefix.contains(':') { 64 } else { 24 };
+                    router.address(interface, &format!("{prefix}1{}/{bits}", path + 1));
+                }
+                for lan in [format!("10.{}.0.0/24", side + 1), format!("fd0{}::/64", side + 1)] {
+                    let family = usize::from(lan.contains(':'));
+                    let gateway = format!("{}1", NETS[side][family]);
+                    router.run(&words(&format!("ip route add {lan} via {gateway}")));
+                }
+            }
+        }
+    }
+
+    /// Gives a gateway its WAN port, with a cable to its segment, addresses and routes.
+    pub fn connect_wan(&self, side: usize) {
+        let (gateway, segment) = (&self.gateways[side], &self.segments[side]);
+        cable((gateway, "wan"), (segment, "p0"));
+        join_bridge(segment, "p0");
+        self.address_wan(side);
+        self.route_wan(side);
+    }
+
+    fn address_wan(&self, side: usize) {
+        for prefix in NETS[side] {
+            let bits = if prefix.contains(':') { 64 } else { 24 };
+            for number in [1, 2] {
+                self.gateways[side].address("wan", &format!("{prefix}{number}/{bits}"));
+            }
+        }
+    }
+
+    /// The routes of a gateway's WAN port, again when they went with the port.
+    pub fn route_wan(&self, side: usize) {
+        let (gateway, other) = (&self.gateways[side], 1 - side);
+        for family in [0, 1] {
+            let bits = [32, 128][family];
+            for number in [1, 2] {
+                let (to, by) = (NETS[other][family], NETS[side][family]);
+                let route = format!("ip route replace {to}{number}/{bits} via {by}1{number}");
+                gateway.run(&words(&route));
+            }
+            let lan = [format!("10.{}.0.0/24", other + 1), format!("fd0{}::/64", other + 1)];
+            let route = format!("ip route replace {} via {}11", lan[family], NETS[side][family]);
+            gateway.run(&words(&route));
+        }
+    }
+
+    /// The host that the tools of the inline gateway's tests call the datacenter's.
+    pub fn datacenter(&self) -> &Namespace {
+        &self.client
+    }
+
+    /// The other one.
+    pub fn far_host(&self) -> &Namespace {
+        &self.server
+    }
+
+    /// Whether each host answers the other's ping, over both families, once, within a second.
+    pub fn answers(&self) -> bool {
+        let ping = |host: &Namespace, address| {
+            let ping = ["ping", "-n", "-q", "-c", "1", "-W", "1", address];
+            host.try_run(&ping).status.success()
+        };
+        [SERVER, SERVER_V6].iter().all(|address| ping(&self.client, address))
+            && [CLIENT, CLIENT_V6].iter().all(|address| ping(&self.server, address))
+    }
+
+    /// Waits until no TCP connection on either host has anything more to send, and what was said last has
+    /// arrived.
+    pub fn wait_for_silence(&self) {
+        let open = |host: &Namespace| host.run(&words("ss -Htn state connected exclude time-wait"));
+        wait_for("all connections to end", BOUND, || {
+            open(&self.client).is_empty() && open(&self.server).is_empty()
+        });
+        wait_for("an answer", BOUND, || self.answers());
+    }
+
+    /// Whether an XDP program, whosever it is, sits on a port of a gateway.
+    pub fn has_programs(&self, gateway: &Namespace) -> bool {
+        gateway.run(&words("ip -d link show")).contains("prog/xdp")
+    }
+
+    /// Nothing may be left: no process in the namespaces, then no namespace and no file.
+    fn close(self) {
+        let Site { client, gateways, segments, routers, server, folder } = self;
+        let all: Vec<Namespace> =
+            [client, server].into_iter().chain(gateways).chain(segments).chain(routers).collect();
+        let names: Vec<String> = all.iter().map(|one| one.name().to_owned()).collect();
+        for name in &names {
+            let left = output(&["ip", "netns", "pids", name]);
+            assert!(left.is_empty(), "still running in {name}: {left}");
+        }
+        let path = folder.path().to_owned();
+        drop((all, folder));
+        let left = output(&["ip", "netns", "list"]);
+        assert!(!names.iter().any(|name| left.contains(name.as_str())), "still there: {left}");
+        assert!(!path.exists(), "{} is still there", path.display());
+    }
+}
+
+/// Makes a namespace a router.
+fn forward(namespace: &Namespace) {
+    namespace.run(&[
+        "sysctl",
+        "-q",
+        "-w",
+        "net.ipv4.ip_forward=1",
+        "net.ipv6.conf.all.forwarding=1",
+        "net.ipv4.conf.all.rp_filter=0",
+        "net.ipv4.conf.default.rp_filter=0",
+        "net.ipv4.conf.all.send_redirects=0",
+        "net.ipv4.conf.default.send_redirects=0",
+    ]);
+}
+
+fn join_bridge(segment: &Namespace, port: &str) {
+    segment.run(&words(&format!("ip link set dev {port} master bridge")));
+}
+
+/// The words of a command without spaces in any of them.
+pub fn words(command: &str) -> Vec<&str> {
+    command.split_whitespace().collect()
+}
+
+fn output(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output().expect("it is installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A folder for files, removed when this is dropped.
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn new() -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("lanesplit-routed-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a temporary folder can be made");
+        Folder { path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A path as the text that a command line wants.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("the paths of tests are text")
+}

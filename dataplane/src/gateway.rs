@@ -195,9 +195,13 @@ impl Gateway {
     /// `first` is the position of the first of these packets in their batch.
     fn route(&mut self, packets: &mut [Packet<'_>], first: usize) {
         let Some(router) = &mut self.router else { return };
+        for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
+            router.admit(packet, staged.frame.ip_offset, self.now_ns);
+        }
         for (index, (packet, staged)) in packets.iter_mut().zip(self.staged.iter()).enumerate() {
-            let Staged { frame, hash, .. } = staged;
-            router.route(packet, first + index, frame.ip_offset, *hash, self.now_ns);
+            if let Verdict::Transmit(_) = packet.verdict {
+                router.route(packet, first + index, staged.hash, self.now_ns);
+            }
         }
         router.settle();
     }

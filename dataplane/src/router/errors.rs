@@ -62,7 +62,7 @@ impl Router {
     ) -> Option<()> {
         let back = match lane.map(|lane| &self.ways[lane]) {
             Some(Way::Tunnel(way)) => way.next,
-            _ => Next::to(&self.fib, header.source, 0),
+            _ => Next::to(&self.fib, header.source(), 0),
         };
         let (port, link) = match back {
             Next::Known { port, link, .. } => (port, link),
@@ -193,7 +193,7 @@ impl Router {
 
     /// Whether the frame is an ICMP error to an end of one of our tunnels.
     pub(super) fn is_path_error(&self, frame: &[u8]) -> bool {
-        Header::of(frame).is_some_and(|header| self.tunnel_ends.contains(&header.destination))
+        Header::of(frame).is_some_and(|header| self.tunnel_ends.contains(&header.destination()))
             && is_icmp_error(frame)
     }
 
@@ -202,7 +202,7 @@ impl Router {
         let wire_bytes = packet.wire_bytes as usize;
         let Ok(lowered) = self.path_mtus.judge(&packet.bytes, wire_bytes, now_ns) else { return };
         let Some(quoted) = lowered.inner(&packet.bytes) else { return };
-        let Some(sender) = Header::of_packet(quoted).map(|header| header.source) else { return };
+        let Some(sender) = Header::of_packet(quoted).map(|header| header.source()) else { return };
         let Next::Known { port, link, .. } = Next::to(&self.fib, sender, 0) else { return };
         let sources = self.icmp_sources();
         let sources = (

@@ -17,23 +17,22 @@ const FLAGS: usize = 13;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
     pub(super) version: Version,
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
+    /// Addresses as numbers, which stay in registers where an `IpAddr` would go through memory.
+    source: u128,
+    destination: u128,
     /// Bytes of the packet, header included.
     pub(super) bytes: u32,
 }
 
 impl Header {
     /// None when the frame carries no IP, or was cut before the end of the fixed header.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(frame: &[u8]) -> Option<Header> {
-        let ether_type = frame.get(12..14)?;
-        if ether_type == ethernet::IPV4.to_be_bytes() {
-            Header::of_ipv4(frame[IP..].first_chunk()?)
-        } else if ether_type == ethernet::IPV6.to_be_bytes() {
-            Header::of_ipv6(frame[IP..].first_chunk()?)
-        } else {
-            None
+        let [high, low] = *frame.get(12..)?.first_chunk()?;
+        match u16::from_be_bytes([high, low]) {
+            ethernet::IPV4 => Header::of_ipv4(frame[IP..].first_chunk()?),
+            ethernet::IPV6 => Header::of_ipv6(frame[IP..].first_chunk()?),
+            _ => None,
         }
     }
 
@@ -46,13 +45,34 @@ impl Header {
         }
     }
 
+    pub(super) fn source(&self) -> IpAddr {
+        address(self.version, self.source)
+    }
+
+    #[inline(always)]
+    pub(super) fn destination(&self) -> IpAddr {
+        address(self.version, self.destination)
+    }
+
+    /// Whether the destination is in one of these networks.
+    #[inline(always)]
+    pub(super) fn is_to(&self, prefixes: &Prefixes) -> bool {
+        match self.version {
+            Version::V4 => prefixes.contains_ipv4(self.destination as u32),
+            Version::V6 => prefixes.contains_ipv6(self.destination),
+        }
+    }
+
     #[inline(always)]
     fn of_ipv4(header: &[u8; ipv4::HEADER_BYTES]) -> Option<Header> {
-        let [.., a, b, c, d, e, f, g, h] = *header;
+        let address = |at: usize| {
+            let octets: [u8; 4] = *header[at..].first_chunk()?;
+            Some(u128::from(u32::from_be_bytes(octets)))
+        };
         Some(Header {
             version: Version::V4,
-            source: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
-            destination: IpAddr::V4(Ipv4Addr::new(e, f, g, h)),
+            source: address(12)?,
+            destination: address(16)?,
             bytes: u32::from(u16::from_be_bytes([header[2], header[3]])),
         })
     }
@@ -61,7 +81,7 @@ impl Header {
     fn of_ipv6(header: &[u8; ipv6::HEADER_BYTES]) -> Option<Header> {
         let address = |at: usize| {
             let octets: [u8; 16] = *header[at..].first_chunk()?;
-            Some(IpAddr::V6(Ipv6Addr::from(octets)))
+            Some(u128::from_be_bytes(octets))
         };
         let payload_bytes = u32::from(u16::from_be_bytes([header[4], header[5]]));
         Some(Header {
@@ -109,11 +129,11 @@ pub(super) fn is_icmp_error(frame: &[u8]) -> bool {
     }
 }
 
-#[inline]
-pub(super) fn contains(prefixes: &Prefixes, address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => prefixes.contains_ipv4(address.to_bits()),
-        IpAddr::V6(address) => prefixes.contains_ipv6(address.to_bits()),
+#[inline(always)]
+fn address(version: Version, bits: u128) -> IpAddr {
+    match version {
+        Version::V4 => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
+        Version::V6 => IpAddr::V6(Ipv6Addr::from_bits(bits)),
     }
 }
 
@@ -141,13 +161,7 @@ pub(super) fn flow_hash_of(header: &Header, frame: &[u8]) -> u32 {
 /// The same for all packets between two addresses, so that those that are no TCP keep their order too.
 #[inline]
 pub(super) fn hash_of(header: &Header) -> u64 {
-    let fold = |address: IpAddr| match address {
-        IpAddr::V4(address) => u64::from(address.to_bits()),
-        IpAddr::V6(address) => {
-            let bits = address.to_bits();
-            bits as u64 ^ (bits >> 64) as u64
-        }
-    };
+    let fold = |bits: u128| bits as u64 ^ (bits >> 64) as u64;
     // The golden ratio of 64 bits: a step from neighbouring addresses to distant hashes.
     let mixed = fold(header.source).rotate_left(32) ^ fold(header.destination);
     let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -39,7 +39,7 @@ use crate::wire::mss;
 
 pub use counters::{IcmpCounters, LaneCounters, RouterCounters};
 use errors::{Onward, Told};
-use header::{Header, contains, flow_hash_of, hash_of, is_sound, may_be_syn};
+use header::{Header, flow_hash_of, hash_of, is_sound, may_be_syn};
 use way::{Next, Way};
 
 /// Where the IP header is: frames in routed mode have no tags.
@@ -102,6 +102,8 @@ pub struct Router {
     remote: Prefixes,
     ways: [Way; 2],
     has_plain_lane: bool,
+    /// Whether this machine has an address in a network of another site.
+    has_own_remote: bool,
     /// Lane of each tunnel.
     lane_of_tunnel: Vec<usize>,
     /// Where our tunnels end.
@@ -129,6 +131,7 @@ impl Router {
             way
         });
         Router {
+            has_own_remote: has_own(&fib, &site.remote),
             has_plain_lane: tunnels.len() < ways.len(),
             border: site.border.clone(),
             is_first: true,
@@ -157,6 +160,7 @@ impl Router {
         for way in &mut self.ways {
             way.follow(&fib);
         }
+        self.has_own_remote = has_own(&fib, &self.remote);
         std::mem::replace(&mut self.fib, fib)
     }
 
@@ -198,46 +202,69 @@ impl Router {
         self.border.settle();
     }
 
-    /// Decides on a packet whose class is known, the one at `position` of its batch, and rewrites it. `flow_hash`
+    /// Decides on a packet that was admitted, the one at `position` of its batch, and rewrites it. `flow_hash`
     /// tells the flows of classified packets apart.
     #[inline]
     pub(crate) fn route(
         &mut self,
         packet: &mut Packet<'_>,
         position: usize,
-        ip_offset: usize,
         flow_hash: u64,
         now_ns: u64,
     ) {
         let decided = match packet.ingress {
-            PortId::Lan => self.outbound(packet, position, ip_offset, flow_hash, now_ns),
+            PortId::Lan => self.outbound(packet, position, flow_hash, now_ns),
             PortId::Wan => self.inbound(packet, position, now_ns),
         };
         packet.verdict = decided.unwrap_or_else(Verdict::Drop);
+    }
+
+    /// Whether a packet from the LAN goes any further; takes a hop from it. A step of its own, before any packet
+    /// of the batch is moved: bytes that were just written are moved slowly.
+    #[inline]
+    pub(crate) fn admit(&mut self, packet: &mut Packet<'_>, ip_offset: usize, now_ns: u64) {
+        if packet.ingress == PortId::Lan
+            && let Err(reason) = self.admit_outbound(packet, ip_offset, now_ns)
+        {
+            packet.verdict = Verdict::Drop(reason);
+        }
+    }
+
+    #[inline(always)]
+    fn admit_outbound(
+        &mut self,
+        packet: &mut Packet<'_>,
+        ip_offset: usize,
+        now_ns: u64,
+    ) -> Result<(), DropReason> {
+        match packet.outcome {
+            Outcome::Untouched(Untouched::NonIp) => return Err(DropReason::LeftToKernel),
+            Outcome::Untouched(Untouched::Malformed) => return Err(DropReason::Malformed),
+            Outcome::Untouched(_) | Outcome::Classified(_) => {}
+        }
+        if ip_offset != IP {
+            return Err(DropReason::LeftToKernel);
+        }
+        let header = Header::of(&packet.bytes).ok_or(DropReason::Truncated)?;
+        let is_own = self.has_own_remote && self.fib.is_own(header.destination());
+        if !header.is_to(&self.remote) || is_own {
+            return Err(DropReason::LeftToKernel);
+        }
+        self.take_hop(packet, &header, None, now_ns)
     }
 
     fn outbound(
         &mut self,
         packet: &mut Packet<'_>,
         position: usize,
-        ip_offset: usize,
         flow_hash: u64,
         now_ns: u64,
     ) -> Result<Verdict, DropReason> {
         let class = match packet.outcome {
             Outcome::Classified(class) => class,
-            Outcome::Untouched(Untouched::NonIp) => return Err(DropReason::LeftToKernel),
-            Outcome::Untouched(Untouched::Malformed) => return Err(DropReason::Malformed),
             Outcome::Untouched(_) => Class::Short,
         };
-        if ip_offset != IP {
-            return Err(DropReason::LeftToKernel);
-        }
         let header = Header::of(&packet.bytes).ok_or(DropReason::Truncated)?;
-        if !contains(&self.remote, header.destination) || self.fib.is_own(header.destination) {
-            return Err(DropReason::LeftToKernel);
-        }
-        self.take_hop(packet, &header, None, now_ns)?;
         let flow_hash = match packet.outcome {
             Outcome::Classified(_) => flow_hash,
             Outcome::Untouched(_) => hash_of(&header),
@@ -248,7 +275,7 @@ impl Router {
                 if let (Some(mark), Outcome::Classified(_)) = (mark, packet.outcome) {
                     mark.apply(&mut packet.bytes, IP);
                 }
-                let next = Next::via(&self.fib, *next_hop, header.destination, flow_hash as u32);
+                let next = Next::via(&self.fib, *next_hop, header.destination(), flow_hash as u32);
                 let verdict = self.send(packet, position, &header, next, None, now_ns)?;
                 self.tally(lane, header.bytes);
                 Ok(verdict)
@@ -341,13 +368,13 @@ impl Router {
         now_ns: u64,
     ) -> Result<Verdict, DropReason> {
         let header = Header::of(&packet.bytes).ok_or(DropReason::Truncated)?;
-        if !contains(&self.local, header.destination) || self.fib.is_own(header.destination) {
+        if !header.is_to(&self.local) || self.fib.is_own(header.destination()) {
             return Err(DropReason::LeftToKernel);
         }
         self.take_hop(packet, &header, lane, now_ns)?;
         let flow_hash = flow_hash_of(&header, &packet.bytes);
         packet.flow_hash = Some(flow_hash);
-        let next = Next::to(&self.fib, header.destination, flow_hash);
+        let next = Next::to(&self.fib, header.destination(), flow_hash);
         if let (Next::Known { mtu_bytes, .. }, Some(lane)) = (next, lane) {
             // What this segment's receiver sends goes back through the lane.
             let mtu_bytes = mtu_bytes.min(u32::from(self.inner_mtu_bytes(lane, now_ns)));
@@ -443,4 +470,12 @@ impl Router {
         self.counters.lanes[lane].sent += 1;
         self.counters.lanes[lane].sent_bytes += u64::from(bytes);
     }
+}
+
+/// Whether this machine has an address in one of these networks.
+fn has_own(fib: &Fib, prefixes: &Prefixes) -> bool {
+    fib.own_addresses().iter().any(|address| match address {
+        IpAddr::V4(address) => prefixes.contains_ipv4(address.to_bits()),
+        IpAddr::V6(address) => prefixes.contains_ipv6(address.to_bits()),
+    })
 }

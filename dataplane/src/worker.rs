@@ -16,6 +16,7 @@
 //! Nothing is shared with other threads on the way of a packet. Orders come in, and what was counted goes
 //! out, once a tick.
 
+mod export;
 mod routed;
 
 use std::ops::AddAssign;
@@ -36,11 +37,12 @@ use crate::gateway::{Gateway, Settings};
 use crate::memory;
 use crate::port::{BURST_MAX, Burst, FrameAccount, Port};
 use crate::verdict::Verdict;
+pub use export::Export;
 pub use routed::Ask;
 use routed::Waiting;
 
 /// Time between two ticks.
-const TICK_NS: u64 = 10_000_000;
+pub const TICK_NS: u64 = 10_000_000;
 /// Rounds without a packet after which an adaptive worker sleeps: some tens of microseconds.
 const SPIN_ROUNDS: u32 = 256;
 /// Longest sleep, so that ticks go on.
@@ -100,6 +102,8 @@ pub struct Worker<P: Port> {
     waiting: Waiting<P::Frame>,
     /// Where next hops are asked for.
     asks: Option<Sender<Ask>>,
+    /// Where flows go that are saved.
+    export: Option<Export>,
     poll: Poll,
     orders: Receiver<Order>,
     published: Published<P::Statistics>,
@@ -125,6 +129,7 @@ impl<P: Port> Worker<P> {
             gateway,
             waiting: Waiting::new(),
             asks: None,
+            export: None,
             poll,
             orders,
             published,
@@ -148,6 +153,12 @@ impl<P: Port> Worker<P> {
     /// The same with somebody to ask for next hops, in routed mode.
     pub fn with_asks(mut self, asks: Sender<Ask>) -> Self {
         self.asks = Some(asks);
+        self
+    }
+
+    /// The same with somebody who saves its flows.
+    pub fn with_export(mut self, export: Export) -> Self {
+        self.export = Some(export);
         self
     }
 
@@ -235,11 +246,14 @@ impl<P: Port> Worker<P> {
         batch.iter().enumerate().filter(|(_, packet)| dropped(packet)).map(|(at, _)| at).collect()
     }
 
-    /// What is done now and then: ages flows, publishes a report, takes orders. Breaks when it is time to
+    /// What is done now and then: ages flows, hands some to whoever saves them, publishes a report, takes orders. Breaks when it is time to
     /// stop.
     pub fn tick(&mut self, now_ns: u64) -> std::ops::ControlFlow<()> {
         self.ticked_ns = now_ns;
         self.gateway.tick(now_ns);
+        if let Some(export) = &self.export {
+            export.turn(&self.gateway);
+        }
         self.publish();
         loop {
             match self.orders.try_recv() {

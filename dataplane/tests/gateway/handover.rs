@@ -45,8 +45,7 @@ fn a_flow_keeps_its_count_and_its_lane_through_restarts_and_a_kill() {
             let mut short = Conversation::open(site);
             long.talk(50);
             short.talk(12);
-            let promoted = daemon.status().total.flows.promoted;
-            assert_eq!(promoted, 1);
+            daemon.wait_for("a long flow", |now| now.total.flows.promoted == 1);
             let last = daemon.stop().state.expect("flows are saved");
             let save = last.last_save.expect("at least the one at the end");
             assert_eq!((save.flows, save.left_out, last.failures), (2, 0, 0));
@@ -68,18 +67,18 @@ fn a_flow_keeps_its_count_and_its_lane_through_restarts_and_a_kill() {
             long.talk(20);
             // Counted on through both: some of these are the first long ones.
             short.talk(40);
+            let ports = [&long, &short].map(|one| one.port().to_string());
+            drop((long, short));
+            site.wait_for_silence();
+            let [far] = Sniffer::end(site, [far]);
             let last = daemon.stop();
             assert_eq!((last.total.flows.restored, last.total.flows.promoted), (2, 1));
             assert!(last.total.flows.created == 2 && last.total.flows.table_full == 0);
-
-            let ports = [&long, &short].map(|one| one.port().to_string());
-            drop((long, short));
-            let [far] = Sniffer::end(site, [far]);
             let packets = far.tcp_packets();
             for port in ports {
                 let flow = packets.iter().filter(|one| one.is_outbound() && one.flow[3] == port);
                 let marks: Vec<u8> = flow.map(|packet| packet.dscp).collect();
-                assert!(marks.len() > 80);
+                assert!(marks.len() > 55);
                 // Forty short ones, then long ones: as if there had been one gateway all the time.
                 assert!(marks[..40].iter().all(|mark| *mark == 18), "{marks:?}");
                 assert!(marks[40..].iter().all(|mark| *mark == 10), "{marks:?}");
@@ -180,16 +179,16 @@ fn routed_mode_hands_its_flows_over_too() {
             let daemon = Daemon::start(site, &settings);
             assert_eq!(taken_over(&daemon.first_answer()), 1);
             talk.talk(10);
-            let now = daemon.status();
-            assert!(now.total.short == 0 && now.total.long >= 10, "{:?}", now.total);
+            let now = daemon.wait_for("its packets", |now| now.total.long >= 10);
+            assert_eq!(now.total.short, 0);
             daemon.signal(nix::sys::signal::Signal::SIGTERM);
             wait_for("the end", BOUND, || !site.has_programs());
             drop(daemon);
             let daemon = Daemon::start(site, &settings);
             assert_eq!(taken_over(&daemon.first_answer()), 1);
             talk.talk(10);
-            let now = daemon.status();
-            assert!(now.total.short == 0 && now.total.long >= 10, "{:?}", now.total);
+            let now = daemon.wait_for("its packets", |now| now.total.long >= 10);
+            assert_eq!(now.total.short, 0);
         });
     });
 }

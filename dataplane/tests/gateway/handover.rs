@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dataplane::status::Status;
@@ -189,6 +190,50 @@ fn routed_mode_hands_its_flows_over_too() {
             talk.talk(10);
             let now = daemon.wait_for("its packets", |now| now.total.long >= 10);
             assert_eq!(now.total.short, 0);
+        });
+    });
+}
+
+/// Writes the file of a gateway with two workers that saw a flow of each IP version, 40 and 30 packets.
+const WRITER: &str = r#"
+import ipaddress, struct, sys, time, zlib
+path, near4, far4, near6, far6 = sys.argv[1], *map(int, sys.argv[2:])
+address = lambda text: int(ipaddress.ip_address(text))
+boot = int(open("/proc/sys/kernel/random/boot_id").read().strip().replace("-", ""), 16)
+clocks = time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns(), 10**12
+data = b"LSflows\n" + struct.pack("<II", 1, 2) + boot.to_bytes(16, "little")
+data += struct.pack("<QQQ", *clocks) + struct.pack("<QQQQ", 0, 1, 1, 0)
+s, d = address("fd00::1"), address("fd00::2")
+data += s.to_bytes(16, "big")[7::-1] + s.to_bytes(16, "big")[:7:-1]
+data += d.to_bytes(16, "big")[7::-1] + d.to_bytes(16, "big")[:7:-1]
+data += struct.pack("<QQIB", near6 << 48 | far6 << 32, 10**12 - 10**9, 30, 0)
+s, d = address("10.0.0.1"), address("10.0.0.2")
+data += struct.pack("<QQQIB", s << 32 | d, near4 << 48 | far4 << 32, 10**12, 40, 0)
+open(path, "wb").write(data + struct.pack("<I", zlib.crc32(data)))
+"#;
+
+#[test]
+fn a_file_that_somebody_else_wrote_is_understood() {
+    on_site(|site| {
+        site.bridge();
+        let mut talks = [CLIENT, CLIENT_V6].map(|address| Conversation::open_at(site, address));
+        with_file(site, |path, settings| {
+            let [v4, v6] = &talks;
+            let ports = [v4.port(), v4.far_port(), v6.port(), v6.far_port()];
+            let ports = ports.map(|port| port.to_string());
+            let mut command = Command::new("python3");
+            let wrote = command.args(["-c", WRITER, text(path)]).args(&ports).status();
+            assert!(wrote.expect("python3 is installed").success());
+            let daemon = Daemon::start(site, settings);
+            assert_eq!(taken_over(&daemon.first_answer()), 2);
+            for talk in &mut talks {
+                talk.talk(20);
+            }
+            // Of the flow over IPv6 ten packets were missing to the threshold.
+            let now = daemon.wait_for("its packets", |now| now.total.long >= 30);
+            assert_eq!((now.total.short, now.total.flows.created), (10, 2), "{:?}", now.total);
+            assert_eq!(now.total.flows.promoted, 2);
+            daemon.stop();
         });
     });
 }

@@ -147,6 +147,11 @@ impl Conversation {
         self.near.local_addr().expect("bound").port()
     }
 
+    /// The far host's.
+    pub fn far_port(&self) -> u16 {
+        self.far.local_addr().expect("bound").port()
+    }
+
     /// One segment there and one back, `times` times.
     pub fn talk(&mut self, times: usize) {
         let mut heard = [0; 100];

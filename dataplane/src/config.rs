@@ -10,6 +10,7 @@ mod values;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use miette::{Diagnostic, NamedSource, SourceSpan};
@@ -96,6 +97,15 @@ pub struct Ports {
     pub wan: Located<String>,
 }
 
+/// Where flows outlive the process.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The file.
+    pub file: Located<PathBuf>,
+    /// Time between two saves.
+    pub interval: Duration,
+}
+
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -115,6 +125,8 @@ pub struct Config {
     pub lanes: Lanes,
     /// What there is besides in routed mode; none in inline mode.
     pub routed: Option<Routed>,
+    /// Where flows are saved for the next start, if they are.
+    pub state: Option<State>,
     /// Where `lanesplitd status` asks.
     pub control_socket: PathBuf,
     /// Least severe messages that are logged.
@@ -173,6 +185,9 @@ impl Config {
         };
         let fixed =
             |config: &Config| config.routed.as_ref().and_then(|routed| routed.fixed.clone());
+        let state_file =
+            |config: &Config| config.state.as_ref().map(|state| state.file.value.clone());
+        let state_interval = |config: &Config| config.state.as_ref().map(|state| state.interval);
         let (one, two) = (&self.xdp, &other.xdp);
         let (has, wants) = (&self.capacity, &other.capacity);
         [
@@ -205,6 +220,8 @@ impl Config {
             ("lanes.short", changes_kind(lane(0, self), lane(0, other))),
             ("lanes.long", changes_kind(lane(1, self), lane(1, other))),
             ("routed.static_*", fixed(self) != fixed(other)),
+            ("state.file", state_file(self) != state_file(other)),
+            ("state.interval", state_interval(self) != state_interval(other)),
             ("control.socket", self.control_socket != other.control_socket),
             ("log.level", self.log_level != other.log_level),
         ]
@@ -281,6 +298,7 @@ impl<'a> Reader<'a> {
             },
             lanes,
             routed: is_routed.then(|| self.routed()),
+            state: self.state(),
             control_socket: self.value("control.socket", values::socket_path),
             log_level: self.value("log.level", |value| {
                 let levels = ["error", "warn", "info", "debug", "trace"];
@@ -366,6 +384,12 @@ impl<'a> Reader<'a> {
             idle_timeout_ns: self.value("classifier.idle_timeout", values::idle_timeout),
             restart_on_syn: self.value("classifier.restart_on_syn", values::boolean),
         }
+    }
+
+    fn state(&mut self) -> Option<State> {
+        let interval = self.value("state.interval", values::state_interval);
+        let Located { value, span } = self.located("state.file", values::state_file);
+        Some(State { file: Located { value: value?, span }, interval })
     }
 
     /// A lane that the user names is the user's own: nothing is added to it from the defaults.

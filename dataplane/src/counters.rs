@@ -106,8 +106,11 @@ pub struct Dropped {
 /// Lives of flows, unless the name says otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flows {
-    /// Begun.
+    /// Begun, those included that were taken over from before the start.
     pub created: u64,
+    /// Taken over from before the start, with their count and their lane.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restored: u64,
     /// Moved to the long lane.
     pub promoted: u64,
     /// Ended by silence.
@@ -219,6 +222,7 @@ impl Counters {
     pub fn set_flows(&mut self, counts: FlowCounts) {
         self.flows = Flows {
             created: counts.population.created,
+            restored: counts.population.restored,
             promoted: counts.promoted,
             expired: counts.population.expired,
             restarted: counts.population.restarted,
@@ -362,6 +366,7 @@ impl Dropped {
 impl Flows {
     fn add(&mut self, other: &Flows) {
         self.created += other.created;
+        self.restored += other.restored;
         self.promoted += other.promoted;
         self.expired += other.expired;
         self.restarted += other.restarted;
@@ -396,6 +401,9 @@ impl fmt::Display for Counters {
             row(&format!("  {name}"), packets, None)?;
         }
         row("flows created", flows.created, None)?;
+        if flows.restored > 0 {
+            row("  from before the start", flows.restored, None)?;
+        }
         row("  promoted to long", flows.promoted, None)?;
         row("  ended by silence", flows.expired, None)?;
         row("  ended by a SYN", flows.restarted, None)?;

@@ -5,7 +5,7 @@
 //!
 //! | signal            | what happens                                                                     |
 //! |-------------------|----------------------------------------------------------------------------------|
-//! | SIGTERM, SIGINT   | detach, send what was received, stop, print the last counters                    |
+//! | SIGTERM, SIGINT   | detach, send what was received, stop, save the flows, print the last counters    |
 //! | SIGHUP            | read the configuration again; a bad one is refused and the old one stays         |
 //! | anything deadly   | the kernel detaches the XDP programs: a bridge over the ports carries the traffic |
 //!
@@ -48,6 +48,8 @@ use crate::preflight::{self, Plan};
 use crate::privileges;
 use crate::routes::RoutesError;
 use crate::sandbox::{self, Bells, SandboxError};
+use crate::state::keeper::Keeper;
+use crate::state::{self, StateStatus};
 use crate::status::{PortState, PortStatus, Ports, Reloads, Status, WorkerStatus};
 use crate::worker::{Exchange, Order, Published, Worker, WorkerReport};
 use crate::xdp::{
@@ -66,6 +68,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const ORDERS_MAX: usize = 16;
 /// How long a worker that is stuck may hold up an order.
 const ORDER_WAIT_MAX: Duration = Duration::from_secs(1);
+/// What the clock of all workers shows at the start: no flow that lives was seen longer before it.
+const CLOCK_START_NS: u64 = 25 * 3600 * 1_000_000_000;
 /// Ethernet header and one VLAN tag: what a frame may have besides the MTU, as for a Linux bridge.
 const LINK_HEADER_BYTES: u32 = 14 + 4;
 
@@ -185,6 +189,8 @@ struct Daemon {
     reloads: Reloads,
     /// In routed mode.
     routing: Option<Routing>,
+    /// When flows are saved.
+    keeper: Option<Keeper>,
     started: Instant,
 }
 
@@ -194,7 +200,7 @@ pub fn run(path: &Path) -> Result<Status, DaemonError> {
     // First, so that nothing is missed of what is looked at after it.
     let news = News::listen()
         .map_err(|cause| DaemonError::System { operation: "listening to news of links", cause })?;
-    let plan = preflight::plan(&config).map_err(ConfigError::Problems)?;
+    let plan = preflight::plan_start(&config).map_err(ConfigError::Problems)?;
     let missing = xdp::missing_capabilities();
     if !missing.is_empty() {
         return Err(DaemonError::Capabilities(missing));
@@ -212,7 +218,7 @@ pub fn run(path: &Path) -> Result<Status, DaemonError> {
 /// Everything that is wrong with a configuration on this machine.
 pub fn check(path: &Path) -> Result<(), ConfigError> {
     let config = Config::load(path)?;
-    preflight::plan(&config).map_err(ConfigError::Problems)?;
+    preflight::plan_start(&config).map_err(ConfigError::Problems)?;
     Ok(())
 }
 
@@ -242,13 +248,16 @@ impl Daemon {
                 None => gateway,
             }
         };
+        let clock = Clock::start_at(CLOCK_START_NS);
         let idle = plan.cores.iter().enumerate().map(|(worker, core)| Idle {
             core: *core,
             gateway: gateway(worker),
-            clock: Clock::start(),
+            clock,
             past: None,
         });
-        let idle = idle.collect();
+        let mut idle: Vec<Idle> = idle.collect();
+        // Before the ports: meanwhile the traffic is the kernel's. And with the privileges of the start.
+        let restored = restore(&config, &mut idle, clock);
         let opened = open_ports(&config, &plan, routing.as_ref())?;
         // Workers begin with what this thread has left.
         let kept = privileges::keep_what_ports_need()?;
@@ -257,6 +266,15 @@ impl Daemon {
             "all other privileges given up; workers have none"
         );
         check_reload(path);
+        let keeper = match (&config.state, restored) {
+            (Some(config::State { file, interval }), Some(status)) => {
+                let buckets: Vec<usize> = idle.iter().map(|idle| idle.gateway.buckets()).collect();
+                let keeper = Keeper::start(&file.value, *interval, &buckets, clock, status);
+                let operation = "starting the thread that saves flows";
+                Some(keeper.map_err(|cause| DaemonError::System { operation, cause })?)
+            }
+            _ => None,
+        };
         let mut daemon = Daemon {
             path: path.to_owned(),
             config,
@@ -274,6 +292,7 @@ impl Daemon {
             refused: None,
             reloads: Reloads::default(),
             routing,
+            keeper,
             started: Instant::now(),
         };
         daemon.take_over(plan.interfaces, opened)?;
@@ -311,6 +330,9 @@ impl Daemon {
             }
             if let Some(exchange) = exchanges.next() {
                 worker = worker.with_exchange(exchange);
+            }
+            if let Some(keeper) = &self.keeper {
+                worker = worker.with_export(keeper.export(queue));
             }
             match spawn(queue, core, worker) {
                 Ok(thread) => self.workers.push(Handle { core, orders, published, thread, past }),
@@ -525,7 +547,12 @@ impl Daemon {
 
     fn stop(mut self) -> Status {
         self.close_ports();
-        self.status()
+        let mut status = self.status();
+        if let Some(keeper) = self.keeper.take() {
+            let gateways = self.idle.drain(..).map(|idle| idle.gateway).collect();
+            status.state = Some(keeper.finish(gateways));
+        }
+        status
     }
 
     fn status(&self) -> Status {
@@ -552,6 +579,7 @@ impl Daemon {
             ports: Ports::new([port(0), port(1)]),
             ports_reopened: self.ports_reopened,
             routes: self.routing.as_ref().map(Routing::statistics),
+            state: self.keeper.as_ref().map(Keeper::status),
             total: Counters::default(),
             workers: Vec::new(),
         };
@@ -620,6 +648,13 @@ fn why_unfit(known: &Interface, seen: Option<&Interface>, gone: &Gone) -> Option
         Some(_) => return None,
     };
     Some(format!("{} {reason}", known.name))
+}
+
+/// Takes over what an earlier process saved; what came of it, when flows are saved.
+fn restore(config: &Config, idle: &mut [Idle], clock: Clock) -> Option<StateStatus> {
+    let file = &config.state.as_ref()?.file.value;
+    let mut gateways: Vec<&mut Gateway> = idle.iter_mut().map(|idle| &mut idle.gateway).collect();
+    Some(state::restore(file, &mut gateways, clock))
 }
 
 fn open_ports(config: &Config, plan: &Plan, routing: Option<&Routing>) -> Result<Opened, XdpError> {

@@ -20,6 +20,7 @@ use crate::flow::classifier::{Capacity, Classifier, Policy, Rule};
 use crate::flow::key;
 use crate::flow::observer::Observer;
 use crate::flow::secret::Secret;
+use crate::flow::slice::{KnownFlow, Restored, Slice};
 use crate::lane::Lanes;
 use crate::router::Router;
 use crate::verdict::{DropReason, Outcome, Untouched, Verdict};
@@ -130,6 +131,22 @@ impl Gateway {
     /// Ages the whole flow table, so that the counters say what is true at the time of the last packet.
     pub fn settle(&mut self) {
         self.classifier.sweep(self.now_ns, 1 << 16);
+    }
+
+    /// Buckets of the flow tables: what a walk of slices goes through.
+    pub fn buckets(&self) -> usize {
+        self.classifier.buckets()
+    }
+
+    /// Fills a slice with the flows of its next buckets.
+    pub fn fill(&self, slice: &mut Slice) {
+        self.classifier.fill(slice, self.now_ns);
+    }
+
+    /// Puts a flow back as it was before a restart. It is `now_ns` now; the flow's time is by the same clock.
+    pub fn restore(&mut self, flow: &KnownFlow, now_ns: u64) -> Restored {
+        self.now_ns = self.now_ns.max(now_ns);
+        self.classifier.restore(flow, self.now_ns)
     }
 
     /// Other settings from the next packet on; flows keep their counts and their lane.

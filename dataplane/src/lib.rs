@@ -25,6 +25,7 @@
 //! * [`daemon`] starts the workers and listens to signals, and to [`links`] that go and come back
 //! * [`routes`] mirrors what the kernel knows of routes and neighbours
 //! * [`privileges`] are given up when they are no longer needed; a worker runs in a [`sandbox`]
+//! * [`state`] saves the flows for the next start, and takes them over
 //! * [`control`] answers questions with a [`status`]
 //!
 //! Imports go one way, and a test checks it: the core knows nothing of what is around it.
@@ -49,6 +50,7 @@ pub mod privileges;
 pub mod router;
 pub mod routes;
 pub mod sandbox;
+pub mod state;
 pub mod status;
 pub mod verdict;
 pub mod wire;

@@ -51,6 +51,37 @@ pub fn plan(config: &Config) -> Result<Plan, Vec<Problem>> {
     }
 }
 
+/// The same for a start: also whether there is a place to save flows. That is no reason to leave ports closed which a
+/// running gateway could open again.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once.
+pub fn plan_start(config: &Config) -> Result<Plan, Vec<Problem>> {
+    let planned = plan(config);
+    let Some(missing) = missing_folder(config) else { return planned };
+    let mut problems = planned.err().unwrap_or_default();
+    problems.push(missing);
+    Err(problems)
+}
+
+fn missing_folder(config: &Config) -> Option<Problem> {
+    let file = &config.state.as_ref()?.file;
+    let folder = file.value.parent()?;
+    let why = match std::fs::metadata(folder) {
+        Ok(metadata) if metadata.is_dir() => return None,
+        Ok(_) => "it is no folder".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let remedy = format!(
+        "make it (`install -d -m 0700 {0}`, for the user that lanesplitd runs as; with systemd, `StateDirectory=`), or \
+         set `file = \"\"` to save nothing",
+        folder.display()
+    );
+    let message = format!("flows cannot be saved in {}: {why}", folder.display());
+    Some(config.problem(file, message, &remedy))
+}
+
 fn look_at(
     config: &Config,
     port: PortId,

@@ -7,6 +7,7 @@
 //! |---------|------------------------------------------------------|---------------------------------------|
 //! | control | [`PORT_CAPABILITIES`](xdp::PORT_CAPABILITIES)        | it opens ports, when they return too  |
 //! | worker  | none                                                 | its sockets are open                  |
+//! | state   | none                                                 | it writes to a folder of its user's   |
 //!
 //! Everything else the running process does takes no capability at all: to read the configuration again it
 //! needs the rights of its user, and to ask an interface for its MTU, to wake a socket, to close one and to

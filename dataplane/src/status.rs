@@ -9,6 +9,7 @@ use crate::counters::{self, Counters};
 use crate::flow::classifier::Rule;
 use crate::lane::Lanes;
 use crate::routes::RouteStatistics;
+use crate::state::StateStatus;
 use crate::worker::WorkerReport;
 use crate::xdp::{KernelCounters, Mode, SocketStatistics};
 
@@ -36,6 +37,9 @@ pub struct Status {
     /// In routed mode: what is known of the kernel's routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<RouteStatistics>,
+    /// Where flows are saved for the next start: what was saved, and what was taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateStatus>,
     /// What all workers counted together.
     pub total: Counters,
     /// Each worker.
@@ -191,6 +195,9 @@ impl fmt::Display for Status {
                     )?;
                 }
             }
+        }
+        if let Some(state) = &self.state {
+            writeln!(formatter, "{state}")?;
         }
         write!(formatter, "\n{}{}", counters::heading(), self.total)
     }

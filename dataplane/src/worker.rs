@@ -17,6 +17,7 @@
 //! out, once a tick.
 
 mod exchange;
+mod export;
 mod routed;
 
 use std::ops::AddAssign;
@@ -38,11 +39,12 @@ use crate::memory;
 use crate::port::{BURST_MAX, Burst, FrameAccount, Port};
 use crate::verdict::Verdict;
 pub use exchange::{Exchange, HandoverCounters};
+pub use export::Export;
 pub use routed::Ask;
 use routed::Waiting;
 
 /// Time between two ticks.
-const TICK_NS: u64 = 10_000_000;
+pub const TICK_NS: u64 = 10_000_000;
 /// Rounds without a packet after which an adaptive worker sleeps: some tens of microseconds.
 const SPIN_ROUNDS: u32 = 256;
 /// Longest sleep, so that ticks go on.
@@ -108,6 +110,8 @@ pub struct Worker<P: Port> {
     asks: Option<Sender<Ask>>,
     /// To and from other workers, when there are any.
     exchange: Option<Exchange>,
+    /// Where flows go that are saved.
+    export: Option<Export>,
     poll: Poll,
     orders: Receiver<Order>,
     published: Published<P::Statistics>,
@@ -134,6 +138,7 @@ impl<P: Port> Worker<P> {
             waiting: Waiting::new(),
             asks: None,
             exchange: None,
+            export: None,
             poll,
             orders,
             published,
@@ -169,6 +174,12 @@ impl<P: Port> Worker<P> {
     /// Its ways to other workers.
     pub fn exchange(&self) -> Option<&Exchange> {
         self.exchange.as_ref()
+    }
+
+    /// The same with somebody who saves its flows.
+    pub fn with_export(mut self, export: Export) -> Self {
+        self.export = Some(export);
+        self
     }
 
     /// Closes the ports; what is left can go on with others.
@@ -269,11 +280,14 @@ impl<P: Port> Worker<P> {
         batch.iter().enumerate().filter(|(_, packet)| dropped(packet)).map(|(at, _)| at).collect()
     }
 
-    /// What is done now and then: ages flows, publishes a report, takes orders. Breaks when it is time to
+    /// What is done now and then: ages flows, hands some to whoever saves them, publishes a report, takes orders. Breaks when it is time to
     /// stop.
     pub fn tick(&mut self, now_ns: u64) -> std::ops::ControlFlow<()> {
         self.ticked_ns = now_ns;
         self.gateway.tick(now_ns);
+        if let Some(export) = &self.export {
+            export.turn(&self.gateway);
+        }
         self.publish();
         loop {
             match self.orders.try_recv() {

@@ -14,6 +14,7 @@ use crossbeam::channel::bounded;
 use dataplane::config::{Config, Poll};
 use dataplane::flow::classifier::Capacity;
 use dataplane::flow::secret::Secret;
+use dataplane::flow::slice::Slice;
 use dataplane::gateway::{Gateway, Settings};
 use dataplane::lane::decapsulation::Decapsulator;
 use dataplane::lane::encapsulation::Encapsulator;
@@ -25,7 +26,7 @@ use dataplane::lane::tunnel::Tunnel;
 use dataplane::port::{Burst, FrameAccount, Port};
 use dataplane::wire::buffer::Buffer;
 use dataplane::wire::{checksum, icmp};
-use dataplane::worker::{Order, Published, Worker, WorkerReport};
+use dataplane::worker::{Export, Order, Published, Worker, WorkerReport};
 use dataplane::xdp::{self, Attachment};
 
 #[path = "lab/mod.rs"]
@@ -91,13 +92,31 @@ where
     let (orders, inbox) = bounded(16);
     let published = Published::default();
     let poll = Poll::Adaptive;
-    let mut worker = Worker::new(ports, frames, gateway, poll, inbox, Arc::clone(&published));
+    let (give, empty) = bounded(1);
+    let (fill, filled) = bounded(1);
+    let mut worker = Worker::new(ports, frames, gateway, poll, inbox, Arc::clone(&published))
+        .with_export(Export::new(0, empty, fill));
     thread::scope(|scope| {
         let worker = scope.spawn(move || {
             let before = CALLS.get();
             let report = worker.run();
             let calls = CALLS.get() - before;
             (report, calls, worker)
+        });
+        // Somebody who saves the flows, over and over.
+        give.send(Slice::new(64)).expect("it runs");
+        let saver = scope.spawn(move || {
+            let (mut walks, mut flows) = (0, 0);
+            while let Ok((_, mut slice)) = filled.recv() {
+                flows += slice.flows().len();
+                if slice.is_last() {
+                    walks += 1;
+                    slice.rewind();
+                }
+                // When the worker is gone there is nobody to give it to.
+                let _ = give.send(slice);
+            }
+            (walks, flows)
         });
         for threshold_packets in 1..20 {
             settings.rule.threshold_packets = threshold_packets;
@@ -108,7 +127,11 @@ where
         during();
         thread::sleep(LIFE);
         orders.send(Order::Stop).expect("it runs");
-        let (report, calls, _ports) = worker.join().expect("it ended well");
+        let (report, calls, ports) = worker.join().expect("it ended well");
+        drop(ports);
+        let (walks, flows) = saver.join().expect("it ended well");
+        assert!(walks > 0, "a whole table was walked through");
+        assert!(flows > 0 || report.counters.flows.created == 0, "and its flows were found");
         assert_eq!(report.reloads, 19);
         assert!(report.frames_balance);
         (report, calls)

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Module, and the modules of this crate that it may name. Its own parts it may always name.
-const MAY_KNOW: [(&str, &[&str]); 25] = [
+const MAY_KNOW: [(&str, &[&str]); 26] = [
     ("wire", &[]),
     ("verdict", &["batch", "outbox"]),
     ("batch", &["verdict", "gateway", "wire"]),
@@ -27,11 +27,12 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
         "worker",
         &[
             "batch", "clock", "config", "counters", "fib", "flow", "gateway", "memory", "outbox",
-            "port", "verdict",
+            "port", "state", "verdict",
         ],
     ),
     ("preflight", &["batch", "config", "lane", "xdp"]),
-    ("status", &["batch", "counters", "flow", "lane", "routes", "worker", "xdp"]),
+    ("state", &["batch", "clock", "flow", "gateway", "lane", "privileges", "verdict", "worker"]),
+    ("status", &["batch", "counters", "flow", "lane", "routes", "state", "worker", "xdp"]),
     ("control", &["status"]),
     ("privileges", &["xdp"]),
     ("routes", &["batch", "fib"]),
@@ -54,6 +55,7 @@ const MAY_KNOW: [(&str, &[&str]); 25] = [
             "router",
             "routes",
             "sandbox",
+            "state",
             "status",
             "worker",
             "xdp",

@@ -30,7 +30,8 @@ fn reaches_everything(counters: &Counters) {
     let counters::Untouched { non_tcp, non_ip, malformed, fragment, truncated, unclassified } =
         untouched;
     let untouched = [non_tcp, non_ip, malformed, fragment, truncated, unclassified];
-    let counters::Flows { created, promoted, expired, restarted, active, table_full } = flows;
+    let counters::Flows { created, promoted, expired, restarted, active, table_full, restored: _ } =
+        flows;
     let flows = [created, promoted, expired, restarted, active, table_full];
     let reached = [short, long, dropped.total()].into_iter().chain(untouched).chain(flows);
     assert!(reached.min().is_some_and(|count| count > 0), "{counters:#?}");

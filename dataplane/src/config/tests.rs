@@ -48,6 +48,38 @@ fn the_default_file_means_what_it_says() {
     assert_eq!(config.lanes.long.dscp(), 10);
     assert_eq!(config.poll, Poll::Adaptive);
     assert_eq!(config.control_socket, Path::new("/run/lanesplit/control.sock"));
+    assert!(config.state.is_none());
+}
+
+#[test]
+fn flows_are_saved_where_and_when_the_file_says() {
+    let with = |text: &str| Config::parse("test.toml", &format!("{PORTS}[state]\n{text}")).unwrap();
+    let state = with("file = \"/var/lib/lanesplit/flows\"").state.unwrap();
+    assert_eq!(state.file.value, Path::new("/var/lib/lanesplit/flows"));
+    assert_eq!(state.interval, Duration::from_secs(5));
+    assert_eq!(
+        with("file = \"/a\"\ninterval = \"100ms\"").state.unwrap().interval.as_millis(),
+        100
+    );
+    assert!(with("file = \"\"\ninterval = \"1h\"").state.is_none());
+
+    for path in ["flows", "./flows", "/", "/folder/", "/folder/.."] {
+        let text = format!("{PORTS}[state]\nfile = {path:?}");
+        assert_refused(
+            &text,
+            "is no absolute path",
+            "/var/lib/lanesplit/flows",
+            &format!("{path:?}"),
+        );
+    }
+    for interval in ["\"99ms\"", "\"61min\"", "\"soon\"", "5"] {
+        let text = format!("{PORTS}[state]\ninterval = {interval}");
+        assert_refused(&text, "`state.interval`", "from 100ms to 1h", interval);
+    }
+    let before = with("file = \"/a\"");
+    assert_eq!(before.differs_in_fixed_keys(&with("file = \"/b\"")), ["state.file"]);
+    let slower = with("file = \"/a\"\ninterval = \"6s\"");
+    assert_eq!(before.differs_in_fixed_keys(&slower), ["state.interval"]);
 }
 
 #[test]

@@ -147,6 +147,35 @@ pub(super) fn idle_timeout(value: &Value) -> Result<u64, Bad> {
     idle_timeout_ns(text(value).map_err(|(message, _)| idle_timeout_bad(&message))?)
 }
 
+/// Where flows are saved; nothing for nowhere.
+pub(super) fn state_file(value: &Value) -> Result<Option<PathBuf>, Bad> {
+    let path = PathBuf::from(text(value)?);
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    // With a folder and a name, so that a new file can be written beside the old one.
+    if !path.is_absolute() || path.file_name().is_none() || text(value)?.ends_with('/') {
+        return Err(bad(
+            format!("{:?} is no absolute path of a file", path.display().to_string()),
+            "use one like \"/var/lib/lanesplit/flows\", or \"\" to save nothing",
+        ));
+    }
+    Ok(Some(path))
+}
+
+/// Time between two saves of the flows.
+pub(super) fn state_interval(value: &Value) -> Result<Duration, Bad> {
+    const RANGE: std::ops::RangeInclusive<Duration> =
+        Duration::from_millis(100)..=Duration::from_secs(3600);
+    let remedy = "use a time with its unit, from 100ms to 1h, like \"5s\"";
+    let found = text(value).map_err(|(message, _)| bad(message, remedy))?;
+    let interval = humantime::parse_duration(found).map_err(|why| bad(why.to_string(), remedy))?;
+    if !RANGE.contains(&interval) {
+        return Err(bad(format!("{found:?} is out of range"), remedy));
+    }
+    Ok(interval)
+}
+
 /// An address that one host has.
 pub(super) fn host_address(value: &Value) -> Result<IpAddr, Bad> {
     let found = text(value)?;

@@ -10,7 +10,8 @@ use super::fragments::Fragments;
 use super::key::{DatagramKey, FlowKey, Ipv4Key, Ipv6Key};
 use super::observer::{FlowPacket, Observer};
 use super::secret::Secret;
-use super::table::{Population, Table, Touched};
+use super::slice::{KnownFlow, Restored, Slice};
+use super::table::{Entry, Population, Table, Touched};
 use crate::verdict::Class;
 use crate::wire::frame::{Frame, Version};
 
@@ -113,6 +114,7 @@ impl Classifier {
                 expired: v4.expired + v6.expired,
                 restarted: v4.restarted + v6.restarted,
                 occupied: v4.occupied + v6.occupied,
+                restored: v4.restored + v6.restored,
             },
             promoted: self.promoted,
             table_full: self.table_full,
@@ -196,6 +198,40 @@ impl Classifier {
         let part = |buckets: usize| ((buckets as u64 * u64::from(share)) >> 16) as usize + 1;
         self.ipv4.sweep(horizon_ns, part(self.ipv4.buckets()));
         self.ipv6.sweep(horizon_ns, part(self.ipv6.buckets()));
+    }
+
+    /// Buckets of both tables: what a walk of slices goes through.
+    pub fn buckets(&self) -> usize {
+        self.ipv4.buckets() + self.ipv6.buckets()
+    }
+
+    /// Fills a slice with the flows of its next buckets that have not ended at `now_ns`.
+    pub fn fill(&self, slice: &mut Slice, now_ns: u64) {
+        let horizon_ns = self.horizon_ns(now_ns);
+        let first_ipv6 = self.ipv4.buckets();
+        let Some(buckets) = slice.advance(self.buckets()) else { return };
+        let ipv4 = buckets.start.min(first_ipv6)..buckets.end.min(first_ipv6);
+        for (key, entry) in self.ipv4.flows_in(ipv4, horizon_ns) {
+            let Entry { last_ns, packets, long, .. } = *entry;
+            slice.push(KnownFlow { key: FlowKey::V4(key), last_ns, packets, long });
+        }
+        let ipv6 = buckets.start.max(first_ipv6)..buckets.end.max(first_ipv6);
+        let ipv6 = ipv6.start - first_ipv6..ipv6.end - first_ipv6;
+        for (key, entry) in self.ipv6.flows_in(ipv6, horizon_ns) {
+            let Entry { last_ns, packets, long, .. } = *entry;
+            slice.push(KnownFlow { key: FlowKey::V6(key), last_ns, packets, long });
+        }
+    }
+
+    /// Puts a flow back as it was before a restart: its next packet gets the class it would have got.
+    pub fn restore(&mut self, flow: &KnownFlow, now_ns: u64) -> Restored {
+        let horizon_ns = self.horizon_ns(now_ns);
+        let KnownFlow { key, last_ns, packets, long } = *flow;
+        let known = (last_ns, packets, long);
+        match key {
+            FlowKey::V4(key) => self.ipv4.restore(key, known, horizon_ns),
+            FlowKey::V6(key) => self.ipv6.restore(key, known, horizon_ns),
+        }
     }
 
     /// An entry last seen before this has ended.

@@ -79,6 +79,30 @@ impl FlowKey {
     }
 }
 
+/// A name as words, and back: what a file of flows has of them.
+impl FlowKey {
+    /// The words that mean something: two over IPv4, five over IPv6.
+    pub fn words(&self) -> &[u64] {
+        match self {
+            FlowKey::V4(Key(words)) => words,
+            FlowKey::V6(Key(words)) => &words[..5],
+        }
+    }
+
+    /// From [`FlowKey::words`]. `None` when no packet has such a name: the VLANs' part says so.
+    pub fn from_words(words: &[u64]) -> Option<FlowKey> {
+        let key = match *words {
+            [addresses, rest] => FlowKey::V4(Key([addresses, rest])),
+            [s0, s1, d0, d1, rest] => FlowKey::V6(Key([s0, s1, d0, d1, rest, 0])),
+            _ => return None,
+        };
+        let packed = *words.last()? as u32;
+        let vlans = Vlans::from_packed(packed);
+        let fits = packed >> 24 <= TAGS_MAX as u32;
+        (fits && Vlans::of(&vlans.identifiers()) == vlans).then_some(key)
+    }
+}
+
 /// A flow's name in people's terms. The protocol is TCP.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FlowTuple {

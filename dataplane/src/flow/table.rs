@@ -17,15 +17,17 @@
 //! not. So a look-up never depends on when the sweep came by.
 
 use std::hint::select_unpredictable;
+use std::ops::Range;
 
 use arrayvec::ArrayVec;
 
 use super::key::Key;
 use super::secret::Secret;
+use super::slice::Restored;
 use crate::memory;
 
 /// Entries of a bucket.
-const BUCKET_ENTRIES: usize = 2;
+pub(super) const BUCKET_ENTRIES: usize = 2;
 /// Entries that are looked at for one packet, at most: those of its two buckets, and to make room those of
 /// the other buckets of the entries in the way.
 const PROBES_MAX: usize = 16;
@@ -45,7 +47,7 @@ pub struct Entry<const W: usize> {
     /// [`Entry::FREE`]'s when it is free.
     key: Key<W>,
     /// When its last packet was handled, in nanoseconds.
-    last_ns: u64,
+    pub(super) last_ns: u64,
     /// Packets of this life, this far; stays at its maximum rather than wrap.
     pub packets: u32,
     /// Whether it is in the long lane.
@@ -119,6 +121,8 @@ pub struct Population {
     pub restarted: u64,
     /// Entries in use, those included whose end was not noticed yet.
     pub occupied: u64,
+    /// Of the lives begun, those that had begun before the table was made.
+    pub restored: u64,
 }
 
 /// A packet's flow.
@@ -230,6 +234,40 @@ impl<const W: usize> Table<W> {
             }
             self.swept = (self.swept + 1) % self.buckets.len();
         }
+    }
+
+    /// Puts a flow of an earlier table back, as it was. Of two of the same name the one with the later packet stays,
+    /// of two with the same time the one with more packets.
+    pub fn restore(&mut self, key: Key<W>, known: (u64, u32, bool), horizon_ns: u64) -> Restored {
+        let (last_ns, packets, long) = known;
+        if last_ns < horizon_ns {
+            return Restored::Ended;
+        }
+        let hash = self.secret.hash(&key);
+        if let Some(Place { bucket, slot }) = self.find(key, hash) {
+            let entry = &mut self.buckets[bucket].entries[slot];
+            if (entry.last_ns, entry.packets) < (last_ns, packets) {
+                *entry = Entry { key, last_ns, packets, long };
+            }
+            return Restored::Twice;
+        }
+        let Some(touched) = self.begin(key, hash, last_ns, horizon_ns) else {
+            return Restored::NoRoom;
+        };
+        *touched.entry = Entry { key, last_ns, packets, long };
+        self.population.restored += 1;
+        Restored::Taken
+    }
+
+    /// The flows in some of the buckets that were seen at the horizon or later.
+    pub(super) fn flows_in(
+        &self,
+        buckets: Range<usize>,
+        horizon_ns: u64,
+    ) -> impl Iterator<Item = (Key<W>, &Entry<W>)> {
+        let entries = self.buckets[buckets].iter().flat_map(|bucket| &bucket.entries);
+        let lives = move |entry: &&Entry<W>| !entry.is_free() && entry.last_ns >= horizon_ns;
+        entries.filter(lives).map(|entry| (entry.key, entry))
     }
 
     /// Buckets in the table: what a whole walk of [`Table::sweep`] takes.
@@ -415,7 +453,7 @@ mod tests {
         let horizon_ns = now_ns - IDLE_NS;
         for table in [&mut swept, &mut unswept] {
             table.sweep(horizon_ns, table.buckets());
-            let Population { created, expired, restarted, occupied } = table.population();
+            let Population { created, expired, restarted, occupied, .. } = table.population();
             assert_eq!(created, expired + restarted + occupied);
         }
         assert_eq!(swept.population(), unswept.population());

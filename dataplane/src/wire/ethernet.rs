@@ -42,6 +42,11 @@ impl Vlans {
         Vlans(packed)
     }
 
+    /// The packed form of up to [`TAGS_MAX`] identifiers, outer first.
+    pub fn of(identifiers: &[u16]) -> Self {
+        identifiers.iter().fold(Vlans::default(), |vlans, one| vlans.push(*one))
+    }
+
     /// The identifiers, outer first.
     pub fn identifiers(self) -> ArrayVec<u16, TAGS_MAX> {
         let count = self.0 >> Self::COUNT_SHIFT;

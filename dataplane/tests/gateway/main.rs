@@ -12,6 +12,7 @@
 //! * [`marking`] each packet has the DSCP that the rule gives it
 //! * [`reload`] a new configuration costs no packet
 //! * [`stop`], [`fail_open`] the end, wished for or not, costs next to none
+//! * [`handover`] a gateway goes on with the flows of the one before it
 //! * [`faults`], [`ports_that_leave`] what goes wrong around it costs no more than it must
 //! * [`status`] what it says of itself, whoever asks
 //! * [`modes`] the ways to attach, copy and wait
@@ -27,6 +28,7 @@ mod lab;
 mod daemon;
 mod fail_open;
 mod faults;
+mod handover;
 mod marking;
 mod modes;
 mod odd_frames;

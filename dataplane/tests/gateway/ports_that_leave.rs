@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use dataplane::status::{PortState, Status};
+use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, cpu_ticks};
 use crate::lab::{cable, wait_for};
-use crate::site::{BOUND, Site, on_site, words};
+use crate::site::{BOUND, Site, on_site, text, words};
 use crate::traffic::{Conversation, Injector, mac};
 
 #[test]
@@ -39,6 +40,44 @@ fn an_interface_that_is_deleted_and_made_again_is_taken_back_with_all_flows() {
         assert_eq!((last.total.flows.created, last.total.short), (1, 40));
         assert!(last.total.long > 0);
         assert_eq!(last.ports_reopened, 3);
+    });
+}
+
+/// New workers hand out their tables too, and where there are none the flows are those of the last.
+#[test]
+fn flows_are_saved_after_a_port_was_away_and_while_it_is() {
+    on_site(|site| {
+        let file = format!("{:?}", text(&site.folder.file("flows")));
+        let settings = [("state.file", file.as_str()), ("state.interval", "\"250ms\"")];
+        let mut daemon = Daemon::start(site, &settings);
+        let saves = |now: &Status| now.state.as_ref().expect("flows are saved").saves;
+        // The other end has another MAC address each time, of which a host that is content does not ask.
+        let forget = || drop(site.datacenter().run(&words("ip neigh flush dev eth0")));
+        let mut conversation = Conversation::open(site);
+        conversation.talk(17);
+        delete(site, "wan");
+        daemon.wait_for("it to be noticed", |now| state(now, "wan") == PortState::Gone);
+        make(site, "wan");
+        forget();
+        back(&daemon, 1);
+        wait_for("an answer", BOUND, || site.line.answers());
+        conversation.talk(33);
+        let before = saves(&daemon.status());
+        daemon.wait_for("two saves", |now| saves(now) >= before + 2);
+
+        delete(site, "wan");
+        daemon.wait_for("it to be noticed", |now| state(now, "wan") == PortState::Gone);
+        daemon.signal(Signal::SIGTERM);
+        wait_for("the end", BOUND, || !daemon.runs());
+        drop(daemon);
+        make(site, "wan");
+        forget();
+        let daemon = Daemon::start(site, &settings);
+        wait_for("an answer", BOUND, || site.line.answers());
+        conversation.talk(10);
+        let last = daemon.stop();
+        assert_eq!((last.total.flows.restored, last.total.flows.created), (1, 1));
+        assert!(last.total.short == 0 && last.total.long >= 10, "{:?}", last.total);
     });
 }
 

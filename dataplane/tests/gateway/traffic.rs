@@ -46,10 +46,10 @@ impl Noise {
 }
 
 /// A TCP connection that the far host opens to the datacenter.
-fn connect(site: &Site) -> (TcpStream, TcpStream) {
-    let listener = site.datacenter().enter(|| TcpListener::bind((CLIENT, 0)).expect("free"));
+fn connect(site: &Site, address: &str) -> (TcpStream, TcpStream) {
+    let listener = site.datacenter().enter(|| TcpListener::bind((address, 0)).expect("free"));
     let port = listener.local_addr().expect("bound").port();
-    let far = site.far_host().enter(|| TcpStream::connect((CLIENT, port)).expect("it listens"));
+    let far = site.far_host().enter(|| TcpStream::connect((address, port)).expect("it listens"));
     let (near, _) = listener.accept().expect("it is connected");
     for stream in [&near, &far] {
         stream.set_nodelay(true).expect("possible");
@@ -73,7 +73,7 @@ const BLOCK_BYTES: usize = 8192;
 impl Transfer {
     /// Begins.
     pub fn start(site: &Site) -> Transfer {
-        let (mut near, mut far) = connect(site);
+        let (mut near, mut far) = connect(site, CLIENT);
         let stop = Arc::new(AtomicBool::new(false));
         let arrived_bytes = Arc::new(AtomicU64::new(0));
         let stopped = Arc::clone(&stop);
@@ -133,13 +133,23 @@ pub struct Conversation {
 impl Conversation {
     /// The far host opens it.
     pub fn open(site: &Site) -> Conversation {
-        let (near, far) = connect(site);
+        Conversation::open_at(site, CLIENT)
+    }
+
+    /// The same at another address of the datacenter.
+    pub fn open_at(site: &Site, address: &str) -> Conversation {
+        let (near, far) = connect(site, address);
         Conversation { near, far }
     }
 
     /// The datacenter's port.
     pub fn port(&self) -> u16 {
         self.near.local_addr().expect("bound").port()
+    }
+
+    /// The far host's.
+    pub fn far_port(&self) -> u16 {
+        self.far.local_addr().expect("bound").port()
     }
 
     /// One segment there and one back, `times` times.

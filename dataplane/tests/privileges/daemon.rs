@@ -108,8 +108,9 @@ fn configure(folder: &std::path::Path, threshold: u32) {
         "[ports]\nlan = \"lan\"\nwan = \"wan\"\nring_entries = 256\n\
          [classifier]\nthreshold_packets = {threshold}\n\
          ipv4_flows_max = 65536\nipv6_flows_max = 65536\n\
-         [control]\nsocket = {:?}\n",
-        folder.join("socket")
+         [control]\nsocket = {:?}\n[state]\nfile = {:?}\ninterval = \"200ms\"\n",
+        folder.join("socket"),
+        folder.join("flows")
     );
     fs::write(folder.join("gateway.toml"), text).expect("the folder is ours");
 }
@@ -125,9 +126,11 @@ fn threads_keep_what_running_needs_and_work_with_that() {
     let Some(lab) = Lab::new() else { return };
     let gateway = Gateway::start(Line::new(&lab));
     let threads = gateway.threads();
-    assert_eq!(threads.len(), 2, "control thread and worker: {threads:?}");
+    assert_eq!(threads.len(), 3, "control thread, worker and who saves flows: {threads:?}");
     let kept: u64 = PORT_CAPABILITIES.into_iter().map(|one| one.bitmask()).sum();
-    for (name, kept, seccomp) in [("lanesplitd", kept, "0"), ("worker-0", 0, "2")] {
+    for (name, kept, seccomp) in
+        [("lanesplitd", kept, "0"), ("worker-0", 0, "2"), ("state", 0, "0")]
+    {
         let fields = &threads[name];
         let mask = |field: &str| u64::from_str_radix(&fields[field], 16).expect("a mask");
         assert_eq!([mask("CapEff"), mask("CapPrm")], [kept; 2], "{name}: {fields:?}");

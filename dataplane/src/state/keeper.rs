@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A walk through the tables takes about half the interval, so that no tick of a worker takes long; when
-//! [`SLICE_BUCKETS_MAX`] buckets a tick are too few for that, it takes what it takes. What a walk found is as old as
+//! 4096 buckets a tick are too few for that, it takes what it takes. What a walk found is as old as
 //! the walk, at most: a flow is restored with the count it had then. What the gateways say at the end is exact.
 //!
 //! **Invariant.** The thread has no privileges: it can write what its user can write.
@@ -264,28 +264,26 @@ impl Thread {
     }
 
     fn note_save(&self, report: SaveReport) {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         tracing::debug!(?report, "flows saved");
-        if status.last_failure.is_some() && status.last_save.is_none() {
-            tracing::info!("{}: flows are saved now", self.path.display());
-        }
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.saves += 1;
         status.last_save = Some(report);
     }
 
     /// Said once for each reason, and counted every time.
     fn note_failure(&self, error: &std::io::Error) {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = error.to_string();
-        if status.last_failure.as_ref() != Some(&reason) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.failures += 1;
+        let before = status.last_failure.replace(reason.clone());
+        drop(status);
+        if before.as_ref() != Some(&reason) {
             tracing::warn!(
                 "{}: flows cannot be saved there: {reason}. Its folder must exist and belong to the user that \
                  lanesplitd runs as, without root's privileges",
                 self.path.display()
             );
         }
-        status.failures += 1;
-        status.last_failure = Some(reason);
     }
 }
 

@@ -176,7 +176,8 @@ fn reloads_and_flaps_cost_neither_descriptors_nor_memory() {
     let (descriptors, before) = (gateway.descriptors(), gateway.resident_kilobytes());
     stress(200, 20);
     let after = gateway.resident_kilobytes();
-    assert_eq!(gateway.descriptors(), descriptors, "descriptors");
+    // While flows are saved there is one more, for a moment.
+    wait_for("no more descriptors", BOUND, || gateway.descriptors() <= descriptors);
     assert!(after <= before + GROWTH_KILOBYTES_MAX, "{before} kB became {after} kB");
     assert!(gateway.ask().expect("it answers").workers[0].report.frames_balance);
     drop(traffic);

@@ -13,6 +13,7 @@
 //! * [`tunnels`] files and streams arrive whole through every kind of tunnel, and each lane took its path
 //! * [`path_mtu`] packets of the right size, found out, told and kept to
 //! * [`hops`] what a router says when hops run out
+//! * [`openvswitch`] a tunnel end that is not ours
 //! * [`policies`] which lane packets take
 //! * [`own_traffic`] what the kernel keeps
 
@@ -22,6 +23,7 @@
 mod daemon;
 mod hops;
 mod lab;
+mod openvswitch;
 mod own_traffic;
 mod path_mtu;
 mod policies;

@@ -14,6 +14,7 @@
 //! * [`path_mtu`] packets of the right size, found out, told and kept to
 //! * [`hops`] what a router says when hops run out
 //! * [`openvswitch`] a tunnel end that is not ours
+//! * [`faults`] what goes wrong around the gateways
 //! * [`policies`] which lane packets take
 //! * [`own_traffic`] what the kernel keeps
 
@@ -21,6 +22,7 @@
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod daemon;
+mod faults;
 mod hops;
 mod lab;
 mod openvswitch;
@@ -33,6 +35,9 @@ mod site;
 mod sniffer;
 mod tunnels;
 
+#[allow(dead_code, reason = "routed mode needs a part of it")]
+#[path = "../gateway/stream.rs"]
+mod stream;
 #[allow(dead_code, reason = "routed mode needs a part of it")]
 #[path = "../gateway/traffic.rs"]
 mod traffic;

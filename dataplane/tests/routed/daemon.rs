@@ -163,11 +163,6 @@ impl<'a> Daemon<'a> {
         fs::read_to_string(self.site.folder.file(&format!("{}.log", self.name))).unwrap_or_default()
     }
 
-    /// Its process number.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     fn ask(&self) -> Option<Status> {
         let socket = self.site.folder.file(&format!("{}.sock", self.name));
         let asked = Command::new(PROGRAM)

@@ -289,6 +289,10 @@ impl<P: Port> Worker<P> {
             export.turn(&self.gateway);
         }
         self.publish();
+        if !self.waiting.is_empty() {
+            // The other port may have room again, and nothing waits for ever.
+            self.send_waiting(now_ns);
+        }
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Reload(settings)) => {

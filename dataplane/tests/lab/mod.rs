@@ -90,12 +90,16 @@ impl Lab {
         let namespace = Namespace { name: format!("{}-{role}", self.prefix) };
         run(&["ip", "netns", "add", &namespace.name]);
         // No router solicitations, no address configuration, no waiting for duplicate addresses.
-        for setting in ["autoconf=0", "accept_ra=0", "accept_dad=0", "router_solicitations=0"] {
-            for scope in ["all", "default"] {
-                let setting = format!("net.ipv6.conf.{scope}.{setting}");
-                namespace.run(&["sysctl", "-q", "-w", &setting]);
-            }
-        }
+        let settings: Vec<String> =
+            ["autoconf=0", "accept_ra=0", "accept_dad=0", "router_solicitations=0"]
+                .iter()
+                .flat_map(|setting| {
+                    ["all", "default"].map(|scope| format!("net.ipv6.conf.{scope}.{setting}"))
+                })
+                .collect();
+        let mut command = vec!["sysctl", "-q", "-w"];
+        command.extend(settings.iter().map(String::as_str));
+        namespace.run(&command);
         namespace.run(&["ip", "link", "set", "dev", "lo", "up"]);
         namespace
     }

@@ -36,13 +36,14 @@ pub enum Outer {
 #[derive(Debug, Clone)]
 pub struct Plan {
     outer: Outer,
+    has_tunnels: bool,
     settings: BTreeMap<String, String>,
 }
 
 impl Plan {
     /// Two GRE tunnels over this family, without any option. Both families are inside.
     pub fn new(outer: Outer) -> Plan {
-        let plan = Plan { outer, settings: BTreeMap::new() };
+        let plan = Plan { outer, has_tunnels: true, settings: BTreeMap::new() };
         let threshold = THRESHOLD_PACKETS.to_string();
         // Small flow tables are quick to make.
         plan.with("mode", "\"routed\"")
@@ -51,6 +52,12 @@ impl Plan {
             .with("classifier.ipv4_flows_max", "4096")
             .with("classifier.ipv6_flows_max", "4096")
             .with("classifier.threshold_packets", &threshold)
+    }
+
+    /// Two next hops without tunnels, the routers of both paths, and marks.
+    pub fn next_hops() -> Plan {
+        let plan = Plan { has_tunnels: false, ..Plan::new(Outer::Ipv4) };
+        plan.with("lanes.short.dscp", "\"AF21\"").with("lanes.long.dscp", "\"AF11\"")
     }
 
     /// The same with a key of the configuration, as TOML, at both gateways.
@@ -71,6 +78,11 @@ impl Plan {
             settings.entry(key.to_owned()).or_insert(value);
         };
         for (lane, name) in ["short", "long"].into_iter().enumerate() {
+            if !self.has_tunnels {
+                let router = format!("\"{}1{}\"", NETS[side][0], lane + 1);
+                set(&format!("lanes.{name}.next_hop"), router);
+                continue;
+            }
             for (end, side) in [("local", side), ("remote", 1 - side)] {
                 let address = format!("\"{}{}\"", NETS[side][self.outer as usize], lane + 1);
                 set(&format!("lanes.{name}.gre.{end}"), address);
@@ -149,11 +161,6 @@ impl<'a> Daemon<'a> {
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.site.folder.file(&format!("{}.log", self.name))).unwrap_or_default()
-    }
-
-    /// Its process number.
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     fn ask(&self) -> Option<Status> {

@@ -13,24 +13,35 @@
 //! * [`tunnels`] files and streams arrive whole through every kind of tunnel, and each lane took its path
 //! * [`path_mtu`] packets of the right size, found out, told and kept to
 //! * [`hops`] what a router says when hops run out
+//! * [`openvswitch`] a tunnel end that is not ours
+//! * [`next_hops`] lanes without tunnels
+//! * [`faults`] what goes wrong around the gateways
+//! * [`bgp`] routes that somebody announces
+//! * [`fail_open`] the end of a gateway that nobody wished for
 //! * [`policies`] which lane packets take
 //! * [`own_traffic`] what the kernel keeps
 
 #![allow(unreachable_pub, reason = "a test has no users")]
 
-#[allow(dead_code, reason = "each test uses a part of it")]
+mod bgp;
 mod daemon;
+mod fail_open;
+mod faults;
 mod hops;
 mod lab;
+mod next_hops;
+mod openvswitch;
 mod own_traffic;
 mod path_mtu;
 mod policies;
 mod scapy;
 mod site;
-#[allow(dead_code, reason = "each test uses a part of it")]
 mod sniffer;
 mod tunnels;
 
+#[allow(dead_code, reason = "routed mode needs a part of it")]
+#[path = "../gateway/stream.rs"]
+mod stream;
 #[allow(dead_code, reason = "routed mode needs a part of it")]
 #[path = "../gateway/traffic.rs"]
 mod traffic;

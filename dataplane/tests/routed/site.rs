@@ -73,8 +73,9 @@ impl Site {
         forwarders.for_each(forward);
         for segment in &site.segments {
             // A segment says nothing itself.
-            segment.run(&words("sysctl -q -w net.ipv6.conf.all.disable_ipv6=1"));
-            segment.run(&words("sysctl -q -w net.ipv6.conf.default.disable_ipv6=1"));
+            let scopes =
+                ["all", "default"].map(|scope| format!("net.ipv6.conf.{scope}.disable_ipv6=1"));
+            segment.run(&["sysctl", "-q", "-w", &scopes[0], &scopes[1]]);
             let bridge = "ip link add name bridge type bridge stp_state 0 mcast_snooping 0";
             segment.run(&words(bridge));
             segment.run(&words("ip link set dev bridge up"));
@@ -92,36 +93,41 @@ impl Site {
         for (side, host) in [&self.client, &self.server].into_iter().enumerate() {
             let (gateway, number) = (&self.gateways[side], side + 1);
             cable((host, "eth0"), (gateway, "lan"));
-            for prefix in [format!("10.{number}.0."), format!("fd0{number}::")] {
-                let bits = if prefix.contains(':') { 64 } else { 24 };
-                host.address("eth0", &format!("{prefix}2/{bits}"));
-                gateway.address("lan", &format!("{prefix}1/{bits}"));
-                host.run(&words(&format!("ip route add default via {prefix}1")));
+            let (mut of_host, mut of_gateway) = (Vec::new(), Vec::new());
+            for (prefix, bits) in
+                [(format!("10.{number}.0."), "24"), (format!("fd0{number}::"), "64 nodad")]
+            {
+                of_host.push(format!("address add {prefix}2/{bits} dev eth0"));
+                of_host.push(format!("route add default via {prefix}1"));
+                of_gateway.push(format!("address add {prefix}1/{bits} dev lan"));
             }
+            self.ip(host, &of_host);
+            self.ip(gateway, &of_gateway);
             // No more in flight than what queues between here and there hold, so that nothing is lost.
-            for memory in ["tcp_rmem", "tcp_wmem"] {
-                let limit = format!("net.ipv4.{memory}=4096 131072 400000");
-                host.run(&["sysctl", "-q", "-w", &limit]);
-            }
+            let limits = ["tcp_rmem", "tcp_wmem"]
+                .map(|memory| format!("net.ipv4.{memory}=4096 131072 400000"));
+            host.run(&["sysctl", "-q", "-w", &limits[0], &limits[1]]);
         }
     }
 
     fn connect_routers(&self) {
         for (path, router) in self.routers.iter().enumerate() {
+            let mut commands = Vec::new();
             for (side, interface) in ["a0", "b0"].into_iter().enumerate() {
                 let port = format!("p{}", path + 1);
                 cable((router, interface), (&self.segments[side], &port));
                 join_bridge(&self.segments[side], &port);
-                for prefix in NETS[side] {
-                    let bits = if prefix.contains(':') { 64 } else { 24 };
-                    router.address(interface, &format!("{prefix}1{}/{bits}", path + 1));
-                }
-                for lan in [format!("10.{}.0.0/24", side + 1), format!("fd0{}::/64", side + 1)] {
-                    let family = usize::from(lan.contains(':'));
-                    let gateway = format!("{}1", NETS[side][family]);
-                    router.run(&words(&format!("ip route add {lan} via {gateway}")));
+                let number = side + 1;
+                for (prefix, bits, lan) in [
+                    (NETS[side][0], "24", format!("10.{number}.0.0/24")),
+                    (NETS[side][1], "64 nodad", format!("fd0{number}::/64")),
+                ] {
+                    commands
+                        .push(format!("address add {prefix}1{}/{bits} dev {interface}", path + 1));
+                    commands.push(format!("route add {lan} via {prefix}1"));
                 }
             }
+            self.ip(router, &commands);
         }
     }
 
@@ -130,33 +136,41 @@ impl Site {
         let (gateway, segment) = (&self.gateways[side], &self.segments[side]);
         cable((gateway, "wan"), (segment, "p0"));
         join_bridge(segment, "p0");
-        self.address_wan(side);
+        let address = |prefix: &str, number: u32| {
+            let bits = if prefix.contains(':') { "64 nodad" } else { "24" };
+            format!("address add {prefix}{number}/{bits} dev wan")
+        };
+        let addresses: Vec<String> = NETS[side]
+            .iter()
+            .flat_map(|prefix| [1, 2].map(|number| address(prefix, number)))
+            .collect();
+        self.ip(gateway, &addresses);
         self.route_wan(side);
-    }
-
-    fn address_wan(&self, side: usize) {
-        for prefix in NETS[side] {
-            let bits = if prefix.contains(':') { 64 } else { 24 };
-            for number in [1, 2] {
-                self.gateways[side].address("wan", &format!("{prefix}{number}/{bits}"));
-            }
+        // Of a port that was there before, they knew another MAC address.
+        for router in &self.routers {
+            router.run(&["ip", "neigh", "flush", "dev", ["a0", "b0"][side]]);
         }
     }
 
     /// The routes of a gateway's WAN port, again when they went with the port.
     pub fn route_wan(&self, side: usize) {
-        let (gateway, other) = (&self.gateways[side], 1 - side);
-        for family in [0, 1] {
-            let bits = [32, 128][family];
+        let (other, mut routes) = (1 - side, Vec::new());
+        for (family, bits) in [32, 128].into_iter().enumerate() {
+            let (to, by) = (NETS[other][family], NETS[side][family]);
             for number in [1, 2] {
-                let (to, by) = (NETS[other][family], NETS[side][family]);
-                let route = format!("ip route replace {to}{number}/{bits} via {by}1{number}");
-                gateway.run(&words(&route));
+                routes.push(format!("route replace {to}{number}/{bits} via {by}1{number}"));
             }
             let lan = [format!("10.{}.0.0/24", other + 1), format!("fd0{}::/64", other + 1)];
-            let route = format!("ip route replace {} via {}11", lan[family], NETS[side][family]);
-            gateway.run(&words(&route));
+            routes.push(format!("route replace {} via {by}11", lan[family]));
         }
+        self.ip(&self.gateways[side], &routes);
+    }
+
+    /// Commands of `ip`, in one go.
+    fn ip(&self, namespace: &Namespace, commands: &[String]) {
+        let file = self.folder.file("ip-batch");
+        fs::write(&file, commands.join("\n") + "\n").expect("the folder can be written to");
+        namespace.run(&["ip", "-batch", text(&file)]);
     }
 
     /// The host that the tools of the inline gateway's tests call the datacenter's.
@@ -224,6 +238,11 @@ fn forward(namespace: &Namespace) {
         "net.ipv4.conf.default.rp_filter=0",
         "net.ipv4.conf.all.send_redirects=0",
         "net.ipv4.conf.default.send_redirects=0",
+        // An address that goes takes no other one with it, and a link that goes none at all.
+        "net.ipv4.conf.all.promote_secondaries=1",
+        "net.ipv4.conf.default.promote_secondaries=1",
+        "net.ipv6.conf.all.keep_addr_on_down=1",
+        "net.ipv6.conf.default.keep_addr_on_down=1",
     ]);
 }
 

@@ -1,0 +1,197 @@
+//! A GRE that is not ours: the other end of the tunnels is Open vSwitch's user-space datapath, in place of gateway B.
+//!
+//! ```text
+//!    segment b --- wan | outer --- br-outer (addresses) <- routes -- short, long --- inner | lan --- server
+//! ```
+//!
+//! Of the answers, IPv4 comes through the short lane and IPv6 through the long one.
+
+use std::fs;
+use std::path::Path;
+
+use crate::daemon::{Daemon, Outer, Plan, missed, routed};
+use crate::lab::{Namespace, Process, SERVER, SERVER_V6, wait_for};
+use crate::site::{BOUND, NETS, Site, on_sites, text, words};
+use crate::sniffer::Sniffer;
+use crate::web::{Nginx, download, upload};
+
+#[test]
+fn open_vswitch_understands_the_tunnels_and_is_understood_with_key_without_and_with_checksum() {
+    if !is_there() {
+        return;
+    }
+    on_sites(|site| {
+        let switch = Switch::start(site);
+        for options in [
+            Options { key: true, checksum: false },
+            Options { key: false, checksum: false },
+            Options { key: true, checksum: true },
+        ] {
+            switch.connect(options);
+            let sniffers = site.routers.each_ref().map(|router| Sniffer::start(site, router, "a0"));
+            let plan = Plan::new(Outer::Ipv4).with("gre.checksum", &options.checksum.to_string());
+            let plan = if options.key { plan.with_keys() } else { plan };
+            let gateway = Daemon::start(site, 0, &plan);
+            wait_for("an answer through the switch", BOUND, || site.answers());
+            files_arrive(site);
+            site.wait_for_silence();
+            let paths = sniffers.map(Sniffer::finish);
+            let last = gateway.stop();
+            let router = routed(&last);
+            assert_eq!((router.refused.total(), missed(&last)), (0, 0), "{options:?} {router:?}");
+            for (lane, path) in router.lanes.iter().zip(&paths) {
+                let sent = path.count("proto 47 and src net 192.0.2.0/24");
+                let received = path.count("proto 47 and dst net 192.0.2.0/24");
+                assert_eq!([lane.sent, lane.received], [sent, received], "{options:?}");
+                assert!(sent > 100 && received > 100, "both lanes, both ways: {lane:?}");
+            }
+            let flags = paths.each_ref().map(|path| {
+                let fields = ["gre.flags.key", "gre.flags.checksum", "gre.proto"];
+                // Not those that ICMP errors quote.
+                let mut flags = path.fields("gre and not icmp and ip.dst == 192.0.2.0/24", &fields);
+                flags.sort();
+                flags.dedup();
+                flags
+            });
+            let is_set = |flag: bool| if flag { "1" } else { "0" };
+            for (flags, protocol) in flags.iter().zip(["0x0800", "0x86dd"]) {
+                let expected = [is_set(options.key), is_set(options.checksum), protocol];
+                assert_eq!(flags.len(), 1, "{flags:?}");
+                assert_eq!(flags[0], expected, "what the switch sends");
+            }
+        }
+    });
+}
+
+/// Both ways, over both families; the flows take both lanes.
+fn files_arrive(site: &Site) {
+    let nginx = Nginx::start(site, &site.server);
+    for size in [1_000, 1_000_000] {
+        let name = nginx.serve(size);
+        for address in [SERVER, SERVER_V6] {
+            download(site, &site.client, &nginx, address, &name);
+            upload(&site.client, &nginx, address, &name);
+        }
+    }
+}
+
+/// Of both tunnels.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    key: bool,
+    checksum: bool,
+}
+
+/// Whether Open vSwitch is installed; says so when not.
+fn is_there() -> bool {
+    let is_there = Path::new("/usr/sbin/ovs-vswitchd").exists();
+    assert!(
+        is_there || std::env::var_os("REQUIRE_ORACLES").is_none(),
+        "Open vSwitch is not installed: apt-get install openvswitch-switch"
+    );
+    if !is_there {
+        eprintln!("NOT TESTED: Open vSwitch is not installed");
+    }
+    is_there
+}
+
+/// The MAC address that the server takes for its gateway's.
+const INNER_MAC: &str = "02:00:00:00:00:99";
+
+/// Open vSwitch in gateway B's namespace, with a database and sockets in the test's folder.
+struct Switch<'a> {
+    site: &'a Site,
+    namespace: &'a Namespace,
+    folder: String,
+    _processes: [Process; 2],
+}
+
+impl<'a> Switch<'a> {
+    fn start(site: &'a Site) -> Switch<'a> {
+        let folder = site.folder.file("switch");
+        fs::create_dir(&folder).expect("the folder can be written to");
+        let folder = text(&folder).to_owned();
+        let namespace = &site.gateways[1];
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        let (database, socket) = (format!("{folder}/db"), format!("{folder}/db.sock"));
+        namespace.run(&["ovsdb-tool", "create", &database, schema]);
+        let environment =
+            [("OVS_RUNDIR", &folder[..]), ("OVS_LOGDIR", &folder), ("OVS_DBDIR", &folder)];
+        let quiet = ["-vconsole:off", "--no-chdir"];
+        let remote = format!("--remote=punix:{socket}");
+        let pid = format!("--pidfile={folder}/ovsdb-server.pid");
+        let server = [&["ovsdb-server", &database, &remote, &pid][..], &quiet].concat();
+        let server = namespace.spawn_with(&server, &environment);
+        wait_for("the switch's database", BOUND, || Path::new(&socket).exists());
+        let database = format!("unix:{socket}");
+        let pid = format!("--pidfile={folder}/ovs-vswitchd.pid");
+        let switch = [&["ovs-vswitchd", &database, &pid][..], &quiet].concat();
+        let switch = namespace.spawn_with(&switch, &environment);
+        let switch = Switch { site, namespace, folder, _processes: [server, switch] };
+        switch.add_bridges();
+        switch
+    }
+
+    /// A bridge for what is outside of tunnels, which has gateway B's addresses, and one for what is inside.
+    fn add_bridges(&self) {
+        self.vsctl("init");
+        for (bridge, port) in [("br-outer", "wan"), ("br-inner", "lan")] {
+            self.namespace.run(&["ip", "address", "flush", "dev", port]);
+            self.vsctl(&format!(
+                "add-br {bridge} -- set bridge {bridge} datapath_type=netdev -- add-port {bridge} {port}"
+            ));
+        }
+        let namespace = self.namespace;
+        namespace.run(&words("ip link set dev br-outer up"));
+        let [[far, _], [near, _]] = NETS;
+        for number in [1, 2] {
+            namespace.address("br-outer", &format!("{near}{number}/24"));
+            let route = format!("ip route replace {far}{number}/32 via {near}1{number}");
+            namespace.run(&words(&route));
+        }
+        for router in &self.site.routers {
+            router.run(&words("ip neigh flush dev b0"));
+        }
+        for gateway in ["10.2.0.1", "fd02::1"] {
+            let neighbour = format!("ip neigh replace {gateway} lladdr {INNER_MAC} dev eth0");
+            self.site.server.run(&words(&neighbour));
+        }
+    }
+
+    /// Tunnels with these options instead of those before, and what goes into them.
+    fn connect(&self, options: Options) {
+        let server = self.site.server.mac("eth0");
+        let mut flows = vec!["table=0,priority=0,actions=drop".to_owned()];
+        for (number, name, prefixes) in
+            [(1, "short", "ip,nw_dst=10.1.0.0/24"), (2, "long", "ipv6,ipv6_dst=fd01::/64")]
+        {
+            let [[far, _], [near, _]] = NETS;
+            let key = if options.key { format!("options:key={number}") } else { String::new() };
+            let ends = format!("options:remote_ip={far}{number} options:local_ip={near}{number}");
+            self.vsctl(&format!(
+                "--if-exists del-port br-inner {name} -- add-port br-inner {name} -- set interface {name} \
+                 type=gre options:packet_type=legacy_l3 options:csum={} {ends} {key} ofport_request=1{number}",
+                options.checksum
+            ));
+            flows.push(format!("priority=1,in_port=lan,{prefixes},actions=output:{name}"));
+            flows.push(format!(
+                "priority=1,in_port={name},actions=mod_dl_src:{INNER_MAC},mod_dl_dst:{server},output:lan"
+            ));
+        }
+        self.ofctl("del-flows br-inner");
+        for flow in flows {
+            self.ofctl(&format!("add-flow br-inner {flow}"));
+        }
+    }
+
+    fn vsctl(&self, command: &str) {
+        let database = format!("--db=unix:{}/db.sock", self.folder);
+        self.namespace
+            .run(&[&["ovs-vsctl", "--timeout=20", &database][..], &words(command)].concat());
+    }
+
+    fn ofctl(&self, command: &str) {
+        let folder = format!("OVS_RUNDIR={}", self.folder);
+        self.namespace.run(&[&["env", &folder, "ovs-ofctl"][..], &words(command)].concat());
+    }
+}

@@ -1,4 +1,6 @@
-//! A capture through the gateway.
+//! A capture through the gateway: inline here, routed in [`routed`].
+
+pub mod routed;
 
 use std::path::Path;
 

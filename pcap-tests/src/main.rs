@@ -198,7 +198,7 @@ fn run(arguments: &Run) -> Result<(), Failure> {
     let Run { lan_in, wan_out, wan_in, lan_out, flows, report, .. } = arguments;
     refuse_same_file(&[lan_in, wan_out, wan_in, lan_out, flows, report])?;
 
-    let mut gateway = routed::gateway(&config).map_err(|cause| {
+    let mut gateway = routed::gateway(&config, replay::secret()).map_err(|cause| {
         let path = arguments.rule.config.clone().unwrap_or_default();
         Failure::Setup { path, cause }
     })?;

@@ -22,6 +22,7 @@ use dataplane::config::Config;
 use dataplane::counters::Counters;
 use dataplane::fib::Full;
 use dataplane::flow::observer::Observer;
+use dataplane::flow::secret::Secret;
 use dataplane::gateway::Gateway;
 use dataplane::router::{Router, Site};
 use dataplane::verdict::Verdict;
@@ -55,13 +56,13 @@ pub struct Files<'a> {
 }
 
 /// A gateway in routed mode with the ports, neighbours and routes that the configuration tells; in inline mode one as
-/// [`super::gateway`] makes it.
+/// [`super::gateway`] makes it. The secret keys the hashes of flows.
 ///
 /// # Errors
 ///
 /// When a routed configuration tells no ports, or too much.
-pub fn gateway(config: &Config) -> Result<Gateway, SetupError> {
-    let gateway = super::gateway(config);
+pub fn gateway(config: &Config, secret: Secret) -> Result<Gateway, SetupError> {
+    let gateway = super::gateway_with(config, secret);
     let Some(routed) = &config.routed else { return Ok(gateway) };
     let fixed = routed.fixed.as_ref().ok_or(SetupError::NoPorts)?;
     let site = Site::new(

@@ -97,11 +97,12 @@ impl Gateway {
     /// earlier than one before it is handled at the time of that one.
     pub fn process<O: Observer>(&mut self, batch: &mut [Packet<'_>], observer: &mut O) {
         for (chunk, packets) in batch.chunks_mut(STAGE_PACKETS).enumerate() {
+            let before_ns = self.now_ns;
             self.parse(packets);
             self.look_up(packets, observer);
             match self.router {
                 None => self.mark(packets),
-                Some(_) => self.route(packets, chunk * STAGE_PACKETS),
+                Some(_) => self.route(packets, chunk * STAGE_PACKETS, before_ns),
             }
             self.counters.count(packets);
         }
@@ -209,16 +210,13 @@ impl Gateway {
         self.counters.bytes.received += received_bytes;
     }
 
-    /// `first` is the position of the first of these packets in their batch.
-    fn route(&mut self, packets: &mut [Packet<'_>], first: usize) {
+    /// `first` is the position of the first of these packets in their batch, `now_ns` the latest time before them.
+    fn route(&mut self, packets: &mut [Packet<'_>], first: usize, mut now_ns: u64) {
         let Some(router) = &mut self.router else { return };
-        for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
-            router.admit(packet, staged.frame.ip_offset, self.now_ns);
-        }
         for (index, (packet, staged)) in packets.iter_mut().zip(self.staged.iter()).enumerate() {
-            if let Verdict::Transmit(_) = packet.verdict {
-                router.route(packet, first + index, staged.hash, self.now_ns);
-            }
+            let Staged { frame, hash, .. } = staged;
+            now_ns = now_ns.max(packet.received_ns);
+            router.route(packet, first + index, frame.ip_offset, *hash, now_ns);
         }
         router.settle();
     }

@@ -13,6 +13,8 @@ that stays as it is.
 
 The packets of a case follow each other by a millisecond, from one second after the epoch, unless
 the case says otherwise. Cases with a side of the WAN have wan-in.pcap and lan-out.pcap too.
+
+Cases of routed mode are in routed.py, which builds what has to come out as well.
 """
 
 import sys
@@ -27,6 +29,7 @@ from scapy.all import (
 
 sys.dont_write_bytecode = True
 import captures  # noqa: E402
+import routed  # noqa: E402
 from captures import Frame  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -781,6 +784,9 @@ def expectations(text, count):
 
 def files(name):
     """The captures of a case by file name."""
+    if name in routed.CASES:
+        yield from routed_files(routed.CASES[name]())
+        return
     function, name_in, write = CASES[name]
     made = function()
     lan, wan = made if isinstance(made, tuple) else (made, None)
@@ -799,11 +805,20 @@ def files(name):
         yield "lan-out.pcap", captures.pcap(records)
 
 
+def routed_files(made):
+    """A side without packets has no input; both have an output."""
+    sides = {made.name_in: made.lan, "wan-in.pcap": made.wan, "out.pcap": made.wan_out, "lan-out.pcap": made.lan_out}
+    for file, packets in sides.items():
+        if packets or not file.endswith(("in.pcap", made.name_in)):
+            yield file, made.write([frame.record() for frame in paced(packets)])
+
+
 def main(arguments):
     check = "--check" in arguments
-    names = [name for name in arguments if name != "--check"] or sorted(CASES)
+    known = {**CASES, **routed.CASES}
+    names = [name for name in arguments if name != "--check"] or sorted(known)
     folders = {path.parent.name for path in HERE.glob("*/case.toml")}
-    wrong = [f"{name}: a folder without a function" for name in sorted(folders - set(CASES))]
+    wrong = [f"{name}: a folder without a function" for name in sorted(folders - set(known))]
     for name in names:
         try:
             made = dict(files(name))

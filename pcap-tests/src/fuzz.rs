@@ -4,9 +4,12 @@
 //! * [`process`]: a script of packets, batches, ticks and reloads. A gateway that gets batches, one that gets
 //!   each packet alone and is swept at other times, and the reference model must agree on every packet, and
 //!   at the end on every counter. Tables are small, so that they fill.
+//! * [`routed`]: a configuration of routed mode and a script. A gateway and the reference model of routed mode must agree
+//!   on every packet, every byte that leaves and every counter.
 //!
 //! [`parse_seed`] and [`process_seed`] write random traffic as such bytes: where a fuzzer begins.
 
+mod routed;
 mod script;
 
 use std::collections::HashMap;
@@ -28,7 +31,8 @@ use dataplane::wire::window::Unparsed;
 use crate::model::{self, Kind, Model, Parsed, Policy, Rule};
 use script::{Arrival, Script, Start, Step};
 
-pub use script::{parse_seed, process_seed};
+pub use routed::{CONFIGURATIONS, RoutedContest, configuration, routed};
+pub use script::{parse_seed, process_seed, routed_seed};
 
 /// Packets of one script; what comes after them is not read.
 const PACKETS_MAX: usize = 2000;
@@ -84,6 +88,19 @@ fn described(frame: &Frame) -> Parsed {
         },
     };
     Parsed { ip: frame.ip_offset, kind }
+}
+
+/// The counters of what was left untouched, by reason.
+fn untouched_counts(by_reason: &HashMap<Untouched, u64>) -> dataplane::counters::Untouched {
+    let by_reason = |reason| by_reason.get(&reason).copied().unwrap_or_default();
+    dataplane::counters::Untouched {
+        non_tcp: by_reason(Untouched::NonTcp),
+        non_ip: by_reason(Untouched::NonIp),
+        malformed: by_reason(Untouched::Malformed),
+        fragment: by_reason(Untouched::Fragment),
+        truncated: by_reason(Untouched::Truncated),
+        unclassified: by_reason(Untouched::Unclassified),
+    }
 }
 
 fn untouched(reason: Unparsed) -> Untouched {
@@ -271,15 +288,7 @@ impl Contest {
         assert_eq!(counters, self.alone.counters(), "in batches left, alone right");
         assert_eq!(counters.received, self.packets as u64);
 
-        let by_reason = |reason| self.by_reason.get(&reason).copied().unwrap_or_default();
-        self.expected.untouched = dataplane::counters::Untouched {
-            non_tcp: by_reason(Untouched::NonTcp),
-            non_ip: by_reason(Untouched::NonIp),
-            malformed: by_reason(Untouched::Malformed),
-            fragment: by_reason(Untouched::Fragment),
-            truncated: by_reason(Untouched::Truncated),
-            unclassified: by_reason(Untouched::Unclassified),
-        };
+        self.expected.untouched = untouched_counts(&self.by_reason);
         let lives = self.model.counts();
         let flows = &mut self.expected.flows;
         (flows.created, flows.expired) = (lives.created, lives.expired);

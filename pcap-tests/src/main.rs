@@ -11,7 +11,9 @@ use dataplane::capture::CaptureError;
 use dataplane::config::{self, Config, ConfigError};
 use dataplane::counters;
 use dataplane::flow::classifier::Policy;
+use dataplane::gateway::Gateway;
 use pcap_tests::lives::Lives;
+use pcap_tests::replay::routed::{self, Files, SetupError};
 use pcap_tests::{bench, replay, sweep};
 
 /// What would splitting do to this traffic? The gateway's own splitter, fed from capture files.
@@ -28,6 +30,10 @@ enum Command {
     ///
     /// Captures are pcap or pcapng, plain or gzip-compressed. Frames leave in the format, with the times and
     /// in the order in which they came; an output is compressed when its name ends in .gz.
+    ///
+    /// With a routed configuration both sides run together, by their times: --wan-out and --lan-out get whatever leaves by
+    /// that port, encapsulated, decapsulated, in fragments, ICMP errors among it. The configuration must tell ports,
+    /// neighbours and routes ([routed.static_ports] and what follows it in configs/default.toml).
     Run(Run),
     /// Compare thresholds: the share of flows, packets and bytes that each puts into each lane
     Sweep(SweepArguments),
@@ -50,13 +56,13 @@ struct Run {
     #[arg(long, value_name = "CAPTURE")]
     lan_in: Option<PathBuf>,
     /// Where to write what leaves towards the WAN
-    #[arg(long, value_name = "CAPTURE", requires = "lan_in")]
+    #[arg(long, value_name = "CAPTURE")]
     wan_out: Option<PathBuf>,
     /// Capture of what comes in from the WAN
     #[arg(long, value_name = "CAPTURE")]
     wan_in: Option<PathBuf>,
     /// Where to write what leaves towards the LAN
-    #[arg(long, value_name = "CAPTURE", requires = "wan_in")]
+    #[arg(long, value_name = "CAPTURE")]
     lan_out: Option<PathBuf>,
     /// Where to write every life of every flow, a line of JSON each, in order of first packet
     #[arg(long, value_name = "FILE.jsonl")]
@@ -148,6 +154,12 @@ enum Failure {
     Write { path: PathBuf, cause: std::io::Error },
     #[error("{} is named twice: give every capture and every result a file of its own", path.display())]
     SameFile { path: PathBuf },
+    #[error(
+        "{output} has nothing to write without {input}: inline, what comes in on one port leaves by the other"
+    )]
+    NoInput { output: &'static str, input: &'static str },
+    #[error("{}: {cause}", path.display())]
+    Setup { path: PathBuf, cause: SetupError },
     #[error("cannot draw {}: {cause}", path.display())]
     Draw { path: PathBuf, cause: String },
 }
@@ -163,7 +175,10 @@ fn main() -> ExitCode {
         Err(failure) => {
             complain(&failure);
             match failure {
-                Failure::Config(_) | Failure::SameFile { .. } => ExitCode::from(2),
+                Failure::Config(_)
+                | Failure::SameFile { .. }
+                | Failure::NoInput { .. }
+                | Failure::Setup { .. } => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
         }
@@ -186,17 +201,20 @@ fn run(arguments: &Run) -> Result<(), Failure> {
     let Run { lan_in, wan_out, wan_in, lan_out, flows, report, .. } = arguments;
     refuse_same_file(&[lan_in, wan_out, wan_in, lan_out, flows, report])?;
 
-    let mut gateway = replay::gateway(&config);
+    let mut gateway = routed::gateway(&config, replay::secret()).map_err(|cause| {
+        let path = arguments.rule.config.clone().unwrap_or_default();
+        Failure::Setup { path, cause }
+    })?;
     let mut lives = Lives::default();
-    // One direction after the other: nothing that comes in from the WAN changes a flow of the LAN's.
-    let mut outcome = Ok(());
-    for (port, input, output) in [(PortId::Lan, lan_in, wan_out), (PortId::Wan, wan_in, lan_out)] {
-        if let Some(input) = input
-            && outcome.is_ok()
-        {
-            outcome = replay::run(&mut gateway, &mut lives, port, input, output.as_deref());
-        }
-    }
+    let outcome = if config.routed.is_some() {
+        let files = Files {
+            inputs: [lan_in.as_deref(), wan_in.as_deref()],
+            outputs: [lan_out.as_deref(), wan_out.as_deref()],
+        };
+        routed::run(&mut gateway, &mut lives, &files)
+    } else {
+        run_inline(arguments, &mut gateway, &mut lives)?
+    };
     gateway.settle();
     let counters = gateway.counters();
     assert!(counters.balances(), "packets are not accounted for: {counters:?}");
@@ -215,6 +233,32 @@ fn run(arguments: &Run) -> Result<(), Failure> {
     };
     shown.map_err(|cause| Failure::Write { path: "standard output".into(), cause })?;
     outcome.map_err(Failure::from)
+}
+
+/// One direction after the other: nothing that comes in from the WAN changes a flow of the LAN's.
+fn run_inline(
+    arguments: &Run,
+    gateway: &mut Gateway,
+    lives: &mut Lives,
+) -> Result<Result<(), CaptureError>, Failure> {
+    let Run { lan_in, wan_out, wan_in, lan_out, .. } = arguments;
+    for (input, output, names) in
+        [(lan_in, wan_out, ["--lan-in", "--wan-out"]), (wan_in, lan_out, ["--wan-in", "--lan-out"])]
+    {
+        if output.is_some() && input.is_none() {
+            let [input, output] = names;
+            return Err(Failure::NoInput { output, input });
+        }
+    }
+    let directions = [(PortId::Lan, lan_in, wan_out), (PortId::Wan, wan_in, lan_out)];
+    for (port, input, output) in directions {
+        let Some(input) = input else { continue };
+        let outcome = replay::run(gateway, lives, port, input, output.as_deref());
+        if outcome.is_err() {
+            return Ok(outcome);
+        }
+    }
+    Ok(Ok(()))
 }
 
 fn run_sweep(arguments: &SweepArguments) -> Result<(), Failure> {

@@ -7,6 +7,8 @@
 //! Two lengths matter for every header. Whether a header *lies* is decided by the bytes that were on
 //! the wire; whether it can be *read* is decided by the bytes that were kept. A lie is found first.
 
+pub mod routed;
+
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

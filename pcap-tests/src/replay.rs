@@ -1,4 +1,6 @@
-//! A capture through the gateway.
+//! A capture through the gateway: inline here, routed in [`routed`].
+
+pub mod routed;
 
 use std::path::Path;
 
@@ -14,9 +16,18 @@ const SEED: u64 = 0;
 
 /// A gateway set up as the configuration says, for capture files: there is no MTU to exceed.
 pub fn gateway(config: &Config) -> Gateway {
+    gateway_with(config, secret())
+}
+
+/// What keys the hashes of every run.
+pub fn secret() -> Secret {
+    Secret::from_seed(SEED)
+}
+
+fn gateway_with(config: &Config, secret: Secret) -> Gateway {
     let settings =
         Settings { rule: config.rule, lanes: config.lanes, frame_bytes_max: [u32::MAX; 2] };
-    Gateway::new(settings, config.capacity, Secret::from_seed(SEED))
+    Gateway::new(settings, config.capacity, secret)
 }
 
 /// Sends every packet of `input` into `port` of the gateway and writes what comes out of the other port to

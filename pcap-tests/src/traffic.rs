@@ -18,8 +18,10 @@
 mod flows;
 mod frame;
 mod random;
+mod routed;
 
 pub use random::Random;
+pub use routed::{RoutedFrame, RoutedTraffic};
 
 use flows::Tuple;
 use frame::Builder;

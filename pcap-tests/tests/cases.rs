@@ -2,6 +2,9 @@
 //! and those that have to come out, and a `case.toml` that says which DSCP each packet leaves with, every
 //! counter of the report and every flow.
 //!
+//! A case of routed mode names every frame that leaves either port instead, and the counters that are not zero; its
+//! gateway is that of `cases/routed.toml` with the lanes of the case.
+//!
 //! `cases/make.py` makes the captures with scapy. `REGENERATE=1` runs it first (read the diff before you
 //! keep it); `CASE=part-of-a-name` leaves out the other cases; `REQUIRE_ORACLES=1` makes it a failure that
 //! scapy or tshark is not installed.
@@ -37,9 +40,16 @@ struct Statement {
     arguments: Vec<String>,
     /// A configuration file.
     config: Option<String>,
-    /// The DSCP of each packet on its way out, as in `40*18 10 -`; `-` stays as it is.
+    /// Of routed mode.
+    #[serde(default)]
+    routed: bool,
+    /// The flow label of outer IPv6 headers and the source port of outer UDP may be anything that tells flows apart.
+    #[serde(default)]
+    any_entropy: bool,
+    /// The DSCP of each packet on its way out, as in `40*18 10 -`; `-` stays as it is. Not of routed mode.
+    #[serde(default)]
     dscp: String,
-    /// Every counter of the report.
+    /// Every counter of the report; in routed mode those that are not zero.
     expect: Value,
     /// The flows, in the order of their first packets.
     #[serde(default, rename = "flow")]
@@ -81,12 +91,22 @@ impl Case {
         command.arg("run").args(&statement.arguments);
         if let Some(config) = &statement.config {
             let path = scratch.join("lanesplit.toml");
-            fs::write(&path, config).expect("configuration");
+            let site = match statement.routed {
+                true => {
+                    fs::read_to_string(cases_folder().join("routed.toml")).expect("routed.toml")
+                }
+                false => String::new(),
+            };
+            fs::write(&path, site + config).expect("configuration");
             command.arg("--config").arg(path);
         }
-        command.arg("--lan-in").arg(lan_in(&folder));
+        if !statement.routed || find_lan_in(&folder).is_some() {
+            command.arg("--lan-in").arg(lan_in(&folder));
+        }
         if folder.join("wan-in.pcap").exists() {
             command.arg("--wan-in").arg(folder.join("wan-in.pcap"));
+        }
+        if folder.join("lan-out.pcap").exists() {
             command.arg("--lan-out").arg(scratch.join("lan-out.pcap"));
         }
         command.arg("--wan-out").arg(scratch.join("out.pcap"));
@@ -112,9 +132,19 @@ impl Case {
     }
 
     fn frames(&self, file: &str) -> Vec<String> {
-        let expected = capture::read(&self.folder.join(file));
-        let found = capture::read(&self.scratch.join(file));
+        let mut expected = capture::read(&self.folder.join(file));
+        let mut found = capture::read(&self.scratch.join(file));
         let mut failures = Vec::new();
+        if self.statement.any_entropy {
+            for record in &mut found {
+                let missing = hide_entropy(&mut record.kept).err();
+                failures.extend(missing.map(|what| format!("{file}: {what}")));
+            }
+            // What scapy wrote there is not asked of the gateway.
+            for record in &mut expected {
+                let _ = hide_entropy(&mut record.kept);
+            }
+        }
         if expected.len() != found.len() {
             failures.push(format!("{file}: {} packets, not {}", found.len(), expected.len()));
         }
@@ -131,8 +161,13 @@ impl Case {
         let text = fs::read_to_string(self.scratch.join("report.json")).expect("report");
         let report: Value = serde_json::from_str(&text).expect("report");
         let mut failures = unbalanced(&report);
-        let expected = counters(&self.statement.expect);
-        let found = counters(&report);
+        let mut expected = counters(&self.statement.expect);
+        let mut found = counters(&report);
+        if self.statement.routed {
+            // A lane of which nothing is expected is an empty table.
+            expected.retain(|_, value| value != "{}");
+            found.retain(|name, value| value != "0" || expected.contains_key(name));
+        }
         for name in expected.keys().chain(found.keys().filter(|name| !expected.contains_key(*name)))
         {
             if expected.get(name) != found.get(name) {
@@ -186,6 +221,11 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     names.into_iter().map(Case::run).collect()
 });
 
+/// Cases of inline mode: one packet out for each in.
+fn inline_cases() -> impl Iterator<Item = &'static Case> {
+    CASES.iter().filter(|case| !case.statement.routed)
+}
+
 #[test]
 fn every_case_gives_its_frames_its_counters_and_its_flows() {
     let failures = CASES.iter().flat_map(|case| {
@@ -199,6 +239,8 @@ fn every_case_gives_its_frames_its_counters_and_its_flows() {
 fn every_case_says_why_it_exists_and_which_dscp_each_packet_has() {
     for case in CASES.iter() {
         assert!(case.statement.about.trim().ends_with('.'), "{}: about is no sentence", case.name);
+    }
+    for case in inline_cases() {
         let packets = capture::read(&case.folder.join("out.pcap")).len();
         assert_eq!(case.statement.dscp().len(), packets, "{}: dscp", case.name);
     }
@@ -209,7 +251,7 @@ fn every_case_says_why_it_exists_and_which_dscp_each_packet_has() {
 fn nothing_changes_but_dscp_and_its_checksum() {
     let mut failures = Vec::new();
     let compressed = |case: &&Case| lan_in(&case.folder).extension() == Some("gz".as_ref());
-    for case in CASES.iter().filter(|case| !compressed(case)) {
+    for case in inline_cases().filter(|case| !compressed(case)) {
         let received = capture::read(&lan_in(&case.folder));
         let sent = capture::read(&case.scratch.join("out.pcap"));
         for (number, (received, sent)) in received.iter().zip(&sent).enumerate() {
@@ -234,7 +276,7 @@ fn tshark_agrees() {
         return;
     }
     let merged = capture::scratch("cases-merged").join("out.pcapng");
-    let outputs = CASES.iter().map(|case| case.scratch.join("out.pcap"));
+    let outputs = inline_cases().map(|case| case.scratch.join("out.pcap"));
     let merging = Command::new("mergecap").arg("-a").arg("-w").arg(&merged).args(outputs).output();
     assert!(merging.expect("mergecap").status.success(), "mergecap failed");
     let fields = "frame.time_epoch frame.len frame.cap_len ip.dsfield.dscp ipv6.tclass.dscp ip.checksum.status";
@@ -255,7 +297,7 @@ fn tshark_agrees() {
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     let mut lines = text.lines();
     let mut failures = Vec::new();
-    for case in CASES.iter() {
+    for case in inline_cases() {
         let expected = capture::read(&case.folder.join("out.pcap"));
         for (number, (record, mark)) in expected.iter().zip(case.statement.dscp()).enumerate() {
             let line = lines.next().unwrap_or_else(|| panic!("{}: tshark ends early", case.name));
@@ -266,6 +308,67 @@ fn tshark_agrees() {
     }
     fail_with(failures);
     assert_eq!(lines.next(), None, "tshark sees more packets than were expected");
+}
+
+/// By tshark, which follows a packet through its tunnel: nothing malformed, and no checksum wrong that it can verify.
+#[test]
+fn tshark_finds_nothing_wrong_with_what_a_routed_gateway_sends() {
+    if !installed("tshark") || !installed("mergecap") {
+        return;
+    }
+    let routed = || CASES.iter().filter(|case| case.statement.routed && !case.name.contains("cut"));
+    let files = || {
+        routed().flat_map(|case| ["out.pcap", "lan-out.pcap"].map(|file| case.scratch.join(file)))
+    };
+    let merged = capture::scratch("routed-cases-merged").join("out.pcapng");
+    let merging = Command::new("mergecap").arg("-a").arg("-w").arg(&merged).args(files()).output();
+    assert!(merging.expect("mergecap").status.success(), "mergecap failed");
+    let text = checksums_by_tshark(&merged);
+    let mut lines = text.lines();
+    let mut failures = Vec::new();
+    let mut verified = [0; LAYERS.len()];
+    for path in files() {
+        for number in 1..=capture::read(&path).len() {
+            let line =
+                lines.next().unwrap_or_else(|| panic!("{}: tshark ends early", path.display()));
+            let fields: Vec<&str> = line.split(';').collect();
+            let (malformed, statuses) = fields.split_first().expect("fields");
+            let has = |status: &str, wanted| status.split(',').any(|one| one == wanted);
+            for (count, status) in verified.iter_mut().zip(statuses) {
+                *count += usize::from(has(status, "1"));
+            }
+            // What an ICMP error quotes is cut short, so its transport cannot be verified.
+            let is_error = !statuses[0].is_empty() || !statuses[1].is_empty();
+            let judged = if is_error { &statuses[..4] } else { statuses };
+            if !malformed.is_empty() || judged.iter().any(|status| has(status, "0")) {
+                failures.push(format!("{}: packet {number}: {line}", path.display()));
+            }
+        }
+    }
+    fail_with(failures);
+    assert_eq!(lines.next(), None, "tshark sees more packets than were sent");
+    assert!(verified.iter().all(|&count| count > 0), "{LAYERS:?} verified: {verified:?}");
+}
+
+/// Layers with a checksum, those first that an ICMP error has itself.
+const LAYERS: [&str; 6] = ["icmp", "icmpv6", "gre", "ip", "tcp", "udp"];
+
+/// What is malformed, and the status of each of [`LAYERS`], of every packet; several in one are set off by commas.
+fn checksums_by_tshark(path: &Path) -> String {
+    let mut command = Command::new("tshark");
+    command.arg("-r").arg(path).args(["-T", "fields", "-E", "separator=;", "-e", "_ws.malformed"]);
+    for layer in ["ip", "tcp", "udp"] {
+        command.args(["-o", &format!("{layer}.check_checksum:TRUE")]);
+    }
+    for layer in ["ip", "ipv6"] {
+        command.args(["-o", &format!("{layer}.defragment:FALSE")]);
+    }
+    for layer in LAYERS {
+        command.args(["-e", &format!("{layer}.checksum.status")]);
+    }
+    let output = command.output().expect("tshark");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 #[test]
@@ -373,6 +476,12 @@ fn unbalanced(report: &Value) -> Vec<String> {
 /// Every leaf by its dotted name, and every empty table.
 fn counters(report: &Value) -> BTreeMap<String, String> {
     fn walk(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+        if let Some(elements) = value.as_array() {
+            for (number, value) in elements.iter().enumerate() {
+                walk(&format!("{name}.{number}"), value, into);
+            }
+            return;
+        }
         match value.as_object().filter(|members| !members.is_empty()) {
             None => drop(into.insert(name.to_owned(), value.to_string())),
             Some(members) => {
@@ -429,9 +538,42 @@ fn missing(oracle: &str) {
 }
 
 fn lan_in(folder: &Path) -> PathBuf {
+    find_lan_in(folder).unwrap_or_else(|| panic!("{}: no in.pcap", folder.display()))
+}
+
+fn find_lan_in(folder: &Path) -> Option<PathBuf> {
     let names = ["in.pcap", "in.pcapng", "in.pcap.gz"];
-    let found = names.iter().map(|name| folder.join(name)).find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("{}: no {names:?}", folder.display()))
+    names.iter().map(|name| folder.join(name)).find(|path| path.exists())
+}
+
+/// Blanks what may be anything in an outer header: the flow label of IPv6, the source port of UDP, and the UDP
+/// checksum with it, which tshark verifies. Says when there is no entropy.
+fn hide_entropy(frame: &mut [u8]) -> Result<(), &'static str> {
+    let is_ipv6 = frame[12..14] == [0x86, 0xdd];
+    let (protocol, payload) = if is_ipv6 { (frame[20], 54) } else { (frame[23], 34) };
+    let is_udp = protocol == 17 && frame[payload + 2..payload + 4] == 4754_u16.to_be_bytes();
+    if !is_udp && protocol != 47 {
+        return Ok(());
+    }
+    let label = [frame[15] & 0x0f, frame[16], frame[17]];
+    let port = u16::from_be_bytes([frame[payload], frame[payload + 1]]);
+    if is_ipv6 {
+        frame[15] &= 0xf0;
+        frame[16..18].fill(0);
+    }
+    if is_udp {
+        frame[payload..payload + 2].fill(0);
+    }
+    if is_udp && is_ipv6 {
+        frame[payload + 6..payload + 8].fill(0);
+    }
+    if is_ipv6 && label == [0; 3] {
+        Err("an outer flow label of zero (RFC 6437 section 3)")
+    } else if is_udp && port < 0xc000 {
+        Err("an outer source port that is not dynamic (RFC 8086 section 3.2.1)")
+    } else {
+        Ok(())
+    }
 }
 
 fn cases_folder() -> PathBuf {

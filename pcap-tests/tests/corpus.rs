@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dataplane::counters::{self, Counters};
 use pcap_tests::fuzz;
-use pcap_tests::traffic::{Options, Random, Traffic};
+use pcap_tests::traffic::{Options, Random, RoutedTraffic, Traffic};
 
 /// Calls the target with every file of its corpus.
 fn replay(target: &str, mut call: impl FnMut(&[u8])) {
@@ -47,6 +47,32 @@ fn the_gateways_corpus_holds() {
     let mut counters = Counters::default();
     replay("process", |input| counters.add(&fuzz::process(input)));
     reaches_everything(&counters);
+}
+
+#[test]
+fn the_routers_corpus_holds() {
+    let mut counters = Counters::default();
+    replay("routed", |input| counters.add(&fuzz::routed(input)));
+    let routed = counters.routed.expect("they are routed");
+    let received: u64 = routed.lanes.iter().map(|lane| lane.received).sum();
+    let sent: u64 = routed.lanes.iter().map(|lane| lane.sent).sum();
+    let reached =
+        [sent, received, routed.refused.total(), routed.plain_in, counters.dropped.hop_limit];
+    assert!(reached.iter().all(|&count| count > 0), "{counters:#?}");
+}
+
+#[test]
+fn random_scripts_of_routed_gateways_hold() {
+    let mut random = Random::new(3);
+    for seed in 0..600 {
+        let number = seed as usize % fuzz::CONFIGURATIONS;
+        let routed = fuzz::configuration(number).routed.expect("the mode is routed");
+        let tunnels = routed.tunnels().map(|(_, tunnel)| *tunnel).collect();
+        let options = Options { flows: 16 + random.index(100), ..Options::default() };
+        let mut traffic = RoutedTraffic::new(seed, tunnels, options);
+        let frames = 1 + random.index(150);
+        fuzz::routed(&fuzz::routed_seed(&mut random, number, &mut traffic, frames));
+    }
 }
 
 #[test]

@@ -266,6 +266,136 @@ fn ecmp_spreads_flows_evenly_and_keeps_each_on_its_lane() {
     assert_eq!(report["short"], sent.len() - 3 * long);
 }
 
+#[test]
+fn inline_an_output_needs_the_input_of_the_other_side() {
+    let lab = Lab::new("no-input", &capture::bytes(ETHERNET, &segments(1)));
+    for [input, output, other] in
+        [["--lan-in", "--lan-out", "--wan-in"], ["--wan-in", "--wan-out", "--lan-in"]]
+    {
+        let mut command = replay();
+        command.arg(input).arg(lab.input()).arg(output).arg(lab.file("out.pcap"));
+        let output_of_it = command.output().expect("lanesplit-replay");
+        assert_fails(&output_of_it, 2, &[output, other]);
+        assert!(!lab.file("out.pcap").exists());
+    }
+}
+
+/// The gateway of the golden cases, with a tunnel for each lane.
+fn routed_config() -> String {
+    let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/routed.toml");
+    let site = fs::read_to_string(site).expect("cases/routed.toml");
+    let tunnel = |lane: &str, key: u32| {
+        format!(
+            "[lanes.{lane}.gre]\nlocal = \"192.0.2.2\"\nremote = \"198.51.100.2\"\nkey = {key}\n"
+        )
+    };
+    site + &tunnel("short", 1) + &tunnel("long", 2)
+}
+
+/// Segments from the LAN of the golden cases to the other site.
+fn routed_segments(count: u32) -> Vec<Record> {
+    let routed = |number| {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 1, 1])
+            .ipv4([10, 1, 0, 9], [10, 2, 0, 7], 64)
+            .tcp(40_000, 443, number, 1024)
+            .ack(1)
+            .write(&mut frame, b"data")
+            .expect("a Vec");
+        Record::whole(1_000_000_000 + u64::from(number) * 1_000_000, frame)
+    };
+    (0..count).map(routed).collect()
+}
+
+#[test]
+fn routed_each_segment_takes_the_tunnel_of_its_lane_and_comes_out_at_the_other_site() {
+    let input = routed_segments(42);
+    let lab = Lab::new("routed", &capture::bytes(ETHERNET, &input));
+    fs::write(lab.file("one.toml"), routed_config()).expect("configuration");
+    let output = lab.run(&["--json", "--config", lab.file("one.toml").to_str().expect("UTF-8")]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(json(&output.stdout), lab.report());
+    let sent = lab.sent();
+    let keys: Vec<u8> = sent.iter().map(|record| record.kept[41]).collect();
+    assert_eq!(keys, [[1; 40].as_slice(), &[2; 2]].concat());
+    for (before, after) in input.iter().zip(&sent) {
+        assert_eq!((after.at_ns, after.wire_bytes), (before.at_ns, before.wire_bytes + 28));
+    }
+    let lanes = &lab.report()["routed"]["lanes"];
+    assert_eq!((&lanes[0]["sent"], &lanes[1]["sent"]), (&40.into(), &2.into()));
+
+    // The other site, where everything is the other way round: its LAN is 10.2.0.0/16.
+    let other = "mode = \"routed\"\n\
+        [routed]\nlocal_prefixes = [\"10.2.0.0/16\"]\nremote_prefixes = [\"10.1.0.0/16\"]\n\
+        [routed.static_ports.lan]\nmac = \"02:00:00:00:03:01\"\naddresses = [\"10.2.0.1/16\"]\nmtu = 1500\n\
+        [routed.static_ports.wan]\nmac = \"02:00:00:00:03:02\"\naddresses = [\"198.51.100.2/24\"]\nmtu = 1500\n\
+        [[routed.static_neighbours]]\nport = \"lan\"\naddress = \"10.2.0.7\"\nmac = \"02:00:00:00:03:07\"\n\
+        [lanes.short.gre]\nlocal = \"198.51.100.2\"\nremote = \"192.0.2.2\"\nkey = 1\n\
+        [lanes.long.gre]\nlocal = \"198.51.100.2\"\nremote = \"192.0.2.2\"\nkey = 2\n";
+    fs::write(lab.file("other.toml"), other).expect("configuration");
+    let mut command = replay();
+    command.arg("--config").arg(lab.file("other.toml")).arg("--wan-in").arg(lab.file("out.pcap"));
+    command.arg("--lan-out").arg(lab.file("arrived.pcap"));
+    let output = command.output().expect("lanesplit-replay");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let arrived = capture::read(&lab.file("arrived.pcap"));
+    assert_eq!(arrived.len(), input.len());
+    for (before, after) in input.iter().zip(&arrived) {
+        assert_eq!(after.kept[..12], [2, 0, 0, 0, 3, 7, 2, 0, 0, 0, 3, 1]);
+        // Two hops less, and a checksum to fit; the rest is as it was.
+        assert_eq!(after.kept[22], before.kept[22] - 2);
+        assert_eq!(after.kept[26..], before.kept[26..]);
+        assert_eq!(after.kept[12..22], before.kept[12..22]);
+    }
+}
+
+#[test]
+fn a_routed_configuration_without_ports_is_bad_usage() {
+    let lab = Lab::new("routed-without-ports", &capture::bytes(ETHERNET, &segments(1)));
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/routed.toml");
+    let output = lab.run(&[OsStr::new("--config"), config.as_os_str()]);
+    assert_fails(&output, 2, &["configs/routed.toml", "routed.static_ports"]);
+    assert!(!lab.file("out.pcap").exists());
+}
+
+#[test]
+fn routed_a_capture_cut_inside_a_record_keeps_what_was_read_before() {
+    let whole = capture::bytes(ETHERNET, &routed_segments(3));
+    let lab = Lab::new("routed-cut", &whole[..whole.len() - 1]);
+    let config = lab.file("routed.toml");
+    fs::write(&config, routed_config()).expect("configuration");
+    let output = lab.run(&[OsStr::new("--config"), config.as_os_str()]);
+    assert_fails(&output, 1, &["given.pcap"]);
+    assert_eq!(lab.report()["forwarded"], 2);
+    assert_eq!(lab.sent().len(), 2);
+}
+
+#[test]
+fn routed_captures_that_are_not_ethernet_or_are_named_twice_are_refused() {
+    let lab = Lab::new("routed-link-type", &capture::bytes(101, &routed_segments(1)));
+    let config = lab.file("routed.toml");
+    fs::write(&config, routed_config()).expect("configuration");
+    let output = lab.run(&[OsStr::new("--config"), config.as_os_str()]);
+    assert_fails(&output, 1, &["given.pcap", "101"]);
+    let mut command = replay();
+    command.arg("--config").arg(&config).arg("--lan-in").arg(lab.input());
+    let output = command.arg("--wan-in").arg(lab.input()).output().expect("lanesplit-replay");
+    assert_fails(&output, 2, &["given.pcap", "twice"]);
+}
+
+#[test]
+fn routed_counters_are_shown_to_people_too() {
+    let lab = Lab::new("routed-summary", &capture::bytes(ETHERNET, &routed_segments(42)));
+    let config = lab.file("routed.toml");
+    fs::write(&config, routed_config()).expect("configuration");
+    let mut command = replay();
+    command.arg("--config").arg(&config).arg("--lan-in").arg(lab.input());
+    let output = command.output().expect("lanesplit-replay");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(text.contains("short lane, sent") && text.contains("long lane, sent"), "{text}");
+}
+
 /// Packets of one TCP flow, one a millisecond, built by etherparse.
 fn segments(count: u32) -> Vec<Record> {
     (0..count).map(|number| segment(number, [10, 0, 0, 1], 40_000)).collect()

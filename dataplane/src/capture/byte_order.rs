@@ -8,7 +8,7 @@ pub(super) enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// The two bytes at `at`. Panics, as all three do, past the end: the caller has checked the
+    /// The two bytes at `at`. Panics, as all three readers do, past the end: the caller has checked the
     /// length.
     pub(super) fn u16(self, bytes: &[u8], at: usize) -> u16 {
         let field = array(bytes, at);
@@ -24,6 +24,14 @@ impl ByteOrder {
         match self {
             ByteOrder::Little => u32::from_le_bytes(field),
             ByteOrder::Big => u32::from_be_bytes(field),
+        }
+    }
+
+    /// A number as it stands in the file.
+    pub(super) fn bytes_of_u32(self, number: u32) -> [u8; 4] {
+        match self {
+            ByteOrder::Little => number.to_le_bytes(),
+            ByteOrder::Big => number.to_be_bytes(),
         }
     }
 

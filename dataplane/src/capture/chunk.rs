@@ -56,6 +56,12 @@ impl Chunk {
         &self.bytes
     }
 
+    /// One of the packets, counted from 0.
+    pub fn get(&self, index: usize) -> Option<(&Record, &[u8])> {
+        let record = self.records.get(index)?;
+        Some((record, &self.bytes[record.packet.clone()]))
+    }
+
     /// The packets in the capture's order: what is known of each, and its captured bytes.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Record, &[u8])> {
         self.records.iter().map(|record| (record, &self.bytes[record.packet.clone()]))

@@ -12,6 +12,9 @@
 //!   output  | file header | record PACKET | record PACKET | other block | record PACKET | ...
 //! ```
 //!
+//! Frames that a router makes are no longer those of a record: [`RecordWriter`] gives each a new record, in the format
+//! and with the resolution of the input.
+//!
 //! Invariant: the chunks of a capture, one after another, are the (uncompressed) capture. A chunk
 //! holds only complete records and blocks, so whatever was written before an error is a capture of
 //! its own.
@@ -50,6 +53,7 @@ mod link_type;
 mod pcap;
 mod pcapng;
 mod reader;
+mod record_writer;
 mod source;
 mod time;
 mod writer;
@@ -58,6 +62,7 @@ pub use chunk::{CHUNK_BYTES, CHUNK_RECORDS_MAX, Chunk, Record};
 pub use error::{CaptureError, Place};
 pub use link_type::LinkType;
 pub use reader::{Format, Reader};
+pub use record_writer::RecordWriter;
 pub use writer::Writer;
 
 /// Most captured bytes of one packet: the limit of libpcap and Wireshark for Ethernet.

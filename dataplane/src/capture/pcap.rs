@@ -11,6 +11,7 @@
 use super::byte_order::ByteOrder;
 use super::chunk::Record;
 use super::reader::Item;
+use super::record_writer::Layout;
 use super::source::Source;
 use super::{CaptureError, LinkType, PACKET_BYTES_MAX};
 
@@ -37,6 +38,11 @@ impl Decoder {
             _ => return None,
         };
         Some(Decoder { order, ns_per_fraction, at_header: true })
+    }
+
+    /// How the file is laid out.
+    pub(super) fn layout(&self) -> Layout {
+        Layout::Pcap { order: self.order, ns_per_fraction: self.ns_per_fraction }
     }
 
     /// Checks the file header and leaves it in the window: it is the first item.

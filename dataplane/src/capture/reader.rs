@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::chunk::{Chunk, Record};
+use super::record_writer::Layout;
 use super::source::{FileIdentity, Source};
 use super::{CaptureError, pcap, pcapng};
 
@@ -69,6 +70,14 @@ impl Reader {
         match self.decoder {
             Decoder::Pcap(_) => Format::Pcap,
             Decoder::Pcapng(_) => Format::Pcapng,
+        }
+    }
+
+    /// How it is laid out.
+    pub(super) fn layout(&self) -> Layout {
+        match &self.decoder {
+            Decoder::Pcap(decoder) => decoder.layout(),
+            Decoder::Pcapng(_) => Layout::Pcapng,
         }
     }
 

@@ -35,11 +35,16 @@ impl Writer {
     ///
     /// When it cannot be created, or is the file that `input` reads, under whatever name.
     pub fn create(path: impl AsRef<Path>, input: &Reader) -> Result<Writer, CaptureError> {
-        let path = path.as_ref();
-        if let Ok(metadata) = std::fs::metadata(path)
-            && input.identity() == Some(FileIdentity::of(&metadata))
-        {
-            return Err(CaptureError::OutputIsInput { path: path.into() });
+        Writer::create_beside(path.as_ref(), &[input])
+    }
+
+    /// The same for a capture that is made of several.
+    pub(super) fn create_beside(path: &Path, inputs: &[&Reader]) -> Result<Writer, CaptureError> {
+        if let Ok(metadata) = std::fs::metadata(path) {
+            let identity = Some(FileIdentity::of(&metadata));
+            if inputs.iter().any(|input| input.identity() == identity) {
+                return Err(CaptureError::OutputIsInput { path: path.into() });
+            }
         }
         let file = File::create(path)
             .map_err(|cause| CaptureError::Create { path: path.into(), cause })?;
@@ -58,12 +63,17 @@ impl Writer {
     ///
     /// When the file cannot be written; it is incomplete then.
     pub fn write(&mut self, chunk: &Chunk) -> Result<(), CaptureError> {
+        self.write_bytes(chunk.bytes())
+    }
+
+    /// Writes what the caller has framed.
+    pub(super) fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), CaptureError> {
         let written = match &mut self.output {
-            Output::Plain(output) => output.write_all(chunk.bytes()),
-            Output::Gzip(output) => output.write_all(chunk.bytes()),
+            Output::Plain(output) => output.write_all(bytes),
+            Output::Gzip(output) => output.write_all(bytes),
         };
         written.map_err(|cause| self.error(cause))?;
-        self.written_bytes += chunk.bytes().len() as u64;
+        self.written_bytes += bytes.len() as u64;
         Ok(())
     }
 
@@ -82,10 +92,14 @@ impl Writer {
         Ok(self.written_bytes)
     }
 
-    fn error(&self, cause: io::Error) -> CaptureError {
+    /// How far writing came.
+    pub(super) fn place(&self) -> Place {
         let compressed = matches!(self.output, Output::Gzip(_));
-        let at = Place { path: self.path.clone(), offset: self.written_bytes, compressed };
-        CaptureError::Write { at, cause }
+        Place { path: self.path.clone(), offset: self.written_bytes, compressed }
+    }
+
+    fn error(&self, cause: io::Error) -> CaptureError {
+        CaptureError::Write { at: self.place(), cause }
     }
 }
 

@@ -197,7 +197,7 @@ impl Encapsulator {
 
     /// Whether there is a checksum over all that is inside.
     #[inline(always)]
-    fn sums_payload(&self) -> bool {
+    pub fn sums_payload(&self) -> bool {
         self.gre_checksum || self.udp && self.version == Version::V6
     }
 

@@ -179,7 +179,12 @@ impl Router {
         };
         // Header and data of a piece are at least the MTU less 67: 60 of options, 7 of rounding.
         let pieces_max = header.bytes as usize / mtu_bytes.saturating_sub(67).max(1) + 1;
-        if pieces_max > self.outbox.room() || IP + mtu_bytes > FRAME_BYTES_MAX {
+        let overhead_bytes = match lane.map(|lane| &self.ways[lane]) {
+            Some(Way::Tunnel(way)) => way.encapsulator.overhead_bytes(),
+            _ => 0,
+        };
+        let frame_bytes = IP + mtu_bytes + overhead_bytes;
+        if pieces_max > self.outbox.room() || frame_bytes > FRAME_BYTES_MAX {
             return Err(DropReason::NoRoom);
         }
         while let Some(slot) = self.outbox.next() {

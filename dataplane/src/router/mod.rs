@@ -34,7 +34,7 @@ use crate::lane::sequence::Numbers;
 use crate::outbox::{Outbox, Wait};
 use crate::verdict::{Class, DropReason, Outcome, Untouched, Verdict};
 use crate::wire::ethernet;
-use crate::wire::hop::{self, Hop};
+use crate::wire::hop;
 use crate::wire::mss;
 
 pub use counters::{IcmpCounters, LaneCounters, RouterCounters};
@@ -202,46 +202,38 @@ impl Router {
         self.border.settle();
     }
 
-    /// Decides on a packet that was admitted, the one at `position` of its batch, and rewrites it. `flow_hash`
+    /// Decides on a packet whose class is known, the one at `position` of its batch, and rewrites it. `flow_hash`
     /// tells the flows of classified packets apart.
     #[inline]
     pub(crate) fn route(
         &mut self,
         packet: &mut Packet<'_>,
         position: usize,
+        ip_offset: usize,
         flow_hash: u64,
         now_ns: u64,
     ) {
         let decided = match packet.ingress {
-            PortId::Lan => self.outbound(packet, position, flow_hash, now_ns),
+            PortId::Lan => self.outbound(packet, position, ip_offset, flow_hash, now_ns),
             PortId::Wan => self.inbound(packet, position, now_ns),
         };
         packet.verdict = decided.unwrap_or_else(Verdict::Drop);
     }
 
-    /// Whether a packet from the LAN goes any further; takes a hop from it. A step of its own, before any packet
-    /// of the batch is moved: bytes that were just written are moved slowly.
-    #[inline]
-    pub(crate) fn admit(&mut self, packet: &mut Packet<'_>, ip_offset: usize, now_ns: u64) {
-        if packet.ingress == PortId::Lan
-            && let Err(reason) = self.admit_outbound(packet, ip_offset, now_ns)
-        {
-            packet.verdict = Verdict::Drop(reason);
-        }
-    }
-
-    #[inline(always)]
-    fn admit_outbound(
+    fn outbound(
         &mut self,
         packet: &mut Packet<'_>,
+        position: usize,
         ip_offset: usize,
+        flow_hash: u64,
         now_ns: u64,
-    ) -> Result<(), DropReason> {
-        match packet.outcome {
+    ) -> Result<Verdict, DropReason> {
+        let class = match packet.outcome {
+            Outcome::Classified(class) => class,
             Outcome::Untouched(Untouched::NonIp) => return Err(DropReason::LeftToKernel),
             Outcome::Untouched(Untouched::Malformed) => return Err(DropReason::Malformed),
-            Outcome::Untouched(_) | Outcome::Classified(_) => {}
-        }
+            Outcome::Untouched(_) => Class::Short,
+        };
         if ip_offset != IP {
             return Err(DropReason::LeftToKernel);
         }
@@ -250,21 +242,7 @@ impl Router {
         if !header.is_to(&self.remote) || is_own {
             return Err(DropReason::LeftToKernel);
         }
-        self.take_hop(packet, &header, None, now_ns)
-    }
-
-    fn outbound(
-        &mut self,
-        packet: &mut Packet<'_>,
-        position: usize,
-        flow_hash: u64,
-        now_ns: u64,
-    ) -> Result<Verdict, DropReason> {
-        let class = match packet.outcome {
-            Outcome::Classified(class) => class,
-            Outcome::Untouched(_) => Class::Short,
-        };
-        let header = Header::of(&packet.bytes).ok_or(DropReason::Truncated)?;
+        self.check_hop(packet, &header, None, now_ns)?;
         let flow_hash = match packet.outcome {
             Outcome::Classified(_) => flow_hash,
             Outcome::Untouched(_) => hash_of(&header),
@@ -272,6 +250,7 @@ impl Router {
         let lane = class as usize;
         match &self.ways[lane] {
             Way::Plain { next_hop, mark } => {
+                hop::take(&mut packet.bytes, IP);
                 if let (Some(mark), Outcome::Classified(_)) = (mark, packet.outcome) {
                     mark.apply(&mut packet.bytes, IP);
                 }
@@ -298,7 +277,15 @@ impl Router {
         self.clamp(packet, inner_mtu_bytes);
         let Way::Tunnel(way) = &self.ways[lane] else { unreachable!("the caller looked") };
         let entropy = (flow_hash >> 16) as u16;
-        if header.bytes > u32::from(inner_mtu_bytes) {
+        let is_too_big = header.bytes > u32::from(inner_mtu_bytes);
+        // A packet is moved slowly when some of its bytes were just written: the hop is taken after the move,
+        // unless the packet is summed or quoted before it.
+        let takes_hop_first =
+            is_too_big || way.encapsulator.sums_payload() || matches!(way.next, Next::Nowhere(_));
+        if takes_hop_first {
+            hop::take(&mut packet.bytes, IP);
+        }
+        if is_too_big {
             let onward = Onward::Tunnel { lane, entropy };
             return self.too_big(packet, header, inner_mtu_bytes, onward, None, now_ns);
         }
@@ -316,7 +303,12 @@ impl Router {
             return Err(DropReason::Unresolved);
         }
         match way.encapsulator.encapsulate(&mut packet.bytes, &link, entropy) {
-            Ok(wire_bytes) => packet.wire_bytes = wire_bytes as u32,
+            Ok(wire_bytes) => {
+                packet.wire_bytes = wire_bytes as u32;
+                if !takes_hop_first {
+                    hop::take(&mut packet.bytes, IP + way.encapsulator.overhead_bytes());
+                }
+            }
             Err(refusal) => {
                 *self.not_encapsulated.of(refusal) += 1;
                 self.outbox.forget_wait(position);
@@ -371,7 +363,8 @@ impl Router {
         if !header.is_to(&self.local) || self.fib.is_own(header.destination()) {
             return Err(DropReason::LeftToKernel);
         }
-        self.take_hop(packet, &header, lane, now_ns)?;
+        self.check_hop(packet, &header, lane, now_ns)?;
+        hop::take(&mut packet.bytes, IP);
         let flow_hash = flow_hash_of(&header, &packet.bytes);
         packet.flow_hash = Some(flow_hash);
         let next = Next::to(&self.fib, header.destination(), flow_hash);
@@ -425,20 +418,19 @@ impl Router {
         }
     }
 
-    fn take_hop(
+    /// Whether a hop can be taken from a packet; when not, its sender is told.
+    fn check_hop(
         &mut self,
-        packet: &mut Packet<'_>,
+        packet: &Packet<'_>,
         header: &Header,
         lane: Option<usize>,
         now_ns: u64,
     ) -> Result<(), DropReason> {
-        match hop::take(&mut packet.bytes, IP) {
-            Hop::Onward => Ok(()),
-            Hop::Expired => {
-                self.tell(packet, header, Told::TimeExceeded, lane, now_ns);
-                Err(DropReason::HopLimit)
-            }
+        if hop::is_last(&packet.bytes, IP) {
+            self.tell(packet, header, Told::TimeExceeded, lane, now_ns);
+            return Err(DropReason::HopLimit);
         }
+        Ok(())
     }
 
     /// Largest packet that may enter a lane's tunnel at this moment.

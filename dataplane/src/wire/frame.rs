@@ -106,6 +106,8 @@ impl Frame {
     #[inline(never)]
     fn walk(&mut self, bytes: &[u8], wire_bytes: usize) -> Result<(), Unparsed> {
         let window = Window::new(bytes, wire_bytes);
+        // Until its tags are known. A router looks at it whatever else is wrong.
+        self.ip_offset = ethernet::HEADER_BYTES;
         let payload = ethernet::walk(&window)?;
         self.ports_and_vlans = u64::from(payload.vlans.packed());
         self.ip_offset = payload.offset;

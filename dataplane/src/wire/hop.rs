@@ -2,44 +2,29 @@
 
 use super::checksum;
 
-/// Whether a packet may go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hop {
-    /// One hop less is left, and that is written.
-    Onward,
-    /// This was the last hop (RFC 1812 section 5.3.1, RFC 8200 section 3): the packet is as it was, to be
-    /// quoted.
-    Expired,
+/// Whether this is the last hop of the packet whose IP header starts at `ip_offset` (RFC 1812 section 5.3.1,
+/// RFC 8200 section 3). The header was parsed before: its fixed part is there, and its first four bits are its
+/// version.
+#[inline(always)]
+pub fn is_last(frame: &[u8], ip_offset: usize) -> bool {
+    let header = &frame[ip_offset..];
+    let left = if header[0] >> 4 == 4 { header[8] } else { header[7] };
+    left <= 1
 }
 
-/// Takes one hop from the packet whose IP header starts at `ip_offset`. The header was parsed before: its
-/// fixed part is there, and its first four bits are its version. The checksum of IPv4 is updated.
+/// Takes one hop from a packet that has more than one left. The checksum of IPv4 is updated.
 #[inline(always)]
-pub fn take(frame: &mut [u8], ip_offset: usize) -> Hop {
+pub fn take(frame: &mut [u8], ip_offset: usize) {
     let header = &mut frame[ip_offset..];
-    if header[0] >> 4 == 4 { take_ipv4(header) } else { take_ipv6(header) }
-}
-
-#[inline(always)]
-fn take_ipv4(header: &mut [u8]) -> Hop {
-    if header[8] <= 1 {
-        return Hop::Expired;
+    if header[0] >> 4 != 4 {
+        header[7] -= 1;
+        return;
     }
     let old = u16::from_be_bytes([header[8], header[9]]);
     let sum = u16::from_be_bytes([header[10], header[11]]);
     header[8] -= 1;
     let new = u16::from_be_bytes([header[8], header[9]]);
     header[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
-    Hop::Onward
-}
-
-#[inline(always)]
-fn take_ipv6(header: &mut [u8]) -> Hop {
-    if header[7] <= 1 {
-        return Hop::Expired;
-    }
-    header[7] -= 1;
-    Hop::Onward
 }
 
 #[cfg(test)]
@@ -55,13 +40,11 @@ mod tests {
             let mut frame = Vec::new();
             builder.write(&mut frame, b"x").expect("a packet");
             let before = frame.clone();
-            let hop = take(&mut frame, 14);
+            assert_eq!(is_last(&frame, 14), ttl <= 1);
             if ttl <= 1 {
-                assert_eq!(hop, Hop::Expired);
-                assert_eq!(frame, before);
                 continue;
             }
-            assert_eq!(hop, Hop::Onward);
+            take(&mut frame, 14);
             let (header, _) = etherparse::Ipv4Header::from_slice(&frame[14..]).expect("IPv4");
             assert_eq!(header.time_to_live, ttl - 1);
             assert_eq!(header.header_checksum, header.calc_header_checksum());
@@ -75,11 +58,12 @@ mod tests {
             let mut frame = [0x60_u8; 40];
             frame[7] = limit;
             let mut expected = frame;
-            let hop = take(&mut frame, 0);
-            if limit > 1 {
-                expected[7] -= 1;
+            assert_eq!(is_last(&frame, 0), limit <= 1);
+            if limit <= 1 {
+                continue;
             }
-            assert_eq!(hop, if limit > 1 { Hop::Onward } else { Hop::Expired });
+            take(&mut frame, 0);
+            expected[7] -= 1;
             assert_eq!(frame, expected);
         }
     }

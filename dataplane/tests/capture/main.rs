@@ -4,6 +4,7 @@
 mod build;
 mod damage;
 mod format;
+mod records;
 mod round_trip;
 
 use std::io::Cursor;

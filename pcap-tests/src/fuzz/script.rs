@@ -12,7 +12,7 @@
 use dataplane::batch::{Packet, PortId};
 
 use crate::model::{Policy, Rule};
-use crate::traffic::{Frame, Random, Traffic};
+use crate::traffic::{Frame, Random, RoutedTraffic, Traffic};
 
 /// Most bytes of a frame.
 const FRAME_BYTES_MAX: u16 = 2047;
@@ -212,6 +212,32 @@ pub fn process_seed(random: &mut Random, traffic: &mut Traffic, frames: usize) -
         if random.one_in(calm) {
             script.push(12 + random.below(4) as u8);
             script.extend(random_bytes(random, 4));
+        }
+    }
+    script
+}
+
+/// Random traffic of both sides of a routed gateway as an input of [`routed`](super::routed).
+pub fn routed_seed(
+    random: &mut Random,
+    number: usize,
+    traffic: &mut RoutedTraffic,
+    frames: usize,
+) -> Vec<u8> {
+    let mut script = vec![number as u8];
+    script.extend(random_bytes(random, 9));
+    for _ in 0..frames {
+        let frame = traffic.next_frame();
+        let kept = &frame.kept[..frame.kept.len().min(usize::from(FRAME_BYTES_MAX))];
+        let cut = (frame.wire_bytes as usize - kept.len()).min(255) as u8;
+        let time = if random.one_in(20) { random.byte() & 0x7f } else { 0 };
+        let port = if frame.ingress == PortId::Wan { 0x80 } else { 0 };
+        script.extend([0, port | time, cut]);
+        script.extend((kept.len() as u16).to_be_bytes());
+        script.extend(kept);
+        if random.one_in(6) {
+            script.push(12 + random.below(2) as u8);
+            script.extend(random_bytes(random, 1));
         }
     }
     script

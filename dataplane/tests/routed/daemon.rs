@@ -101,8 +101,8 @@ impl Plan {
 
 /// Starts both gateways and waits until they carry packets between the hosts.
 pub fn start_both<'a>(site: &'a Site, plan: &Plan) -> [Daemon<'a>; 2] {
-    let daemons = [0, 1].map(|side| Daemon::launch(site, side, plan));
-    daemons.iter().for_each(Daemon::wait_for_start);
+    let mut daemons = [0, 1].map(|side| Daemon::launch(site, side, plan));
+    daemons.iter_mut().for_each(Daemon::wait_for_start);
     // Neighbours are found out here, and not when packets are counted.
     wait_for("an answer through the tunnels", BOUND, || site.answers());
     daemons
@@ -124,7 +124,7 @@ pub struct Daemon<'a> {
 impl<'a> Daemon<'a> {
     /// Starts one and waits until it answers.
     pub fn start(site: &'a Site, side: usize, plan: &Plan) -> Daemon<'a> {
-        let daemon = Daemon::launch(site, side, plan);
+        let mut daemon = Daemon::launch(site, side, plan);
         daemon.wait_for_start();
         daemon
     }
@@ -147,10 +147,10 @@ impl<'a> Daemon<'a> {
         Daemon { site, namespace: &site.gateways[side], child, name }
     }
 
-    fn wait_for_start(&self) {
+    fn wait_for_start(&mut self) {
         wait_for("the gateway to answer", BOUND, || {
-            let ended = self.log().contains("Error");
-            assert!(!ended, "it ended early: {}", self.log());
+            let runs = matches!(self.child.try_wait(), Ok(None));
+            assert!(runs, "it ended early: {}", self.log());
             self.ask().is_some()
         });
         self.wait_for("the workers to report", |now| {
@@ -171,6 +171,12 @@ impl<'a> Daemon<'a> {
             .expect("it is there");
         let parse = |words| serde_json::from_slice(words).expect("a status");
         asked.status.success().then(|| parse(&asked.stdout))
+    }
+
+    /// Files and sockets that it has open.
+    pub fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        fs::read_dir(folder).expect("it runs").count()
     }
 
     /// What it says of itself now.

@@ -143,6 +143,7 @@ fn a_wan_port_that_is_deleted_and_made_again_is_taken_back_with_all_flows() {
     on_sites(|site| {
         let [a, b] = start_both(site, &plan());
         let transfer = Transfer::start(site);
+        let descriptors = a.descriptors();
         for round in 1..=2 {
             transfer.wait_for_progress();
             site.gateways[0].run(&words("ip link delete dev wan"));
@@ -158,6 +159,10 @@ fn a_wan_port_that_is_deleted_and_made_again_is_taken_back_with_all_flows() {
             transfer.wait_for_progress();
             eprintln!("a port is back: a megabyte more after {:?}", made.elapsed());
             wait_for("an answer", BOUND, || site.answers());
+            // A connection to the control socket may be open at any moment, but not for long.
+            wait_for("what served the old port to be closed", BOUND, || {
+                a.descriptors() == descriptors
+            });
         }
         transfer.finish();
         let [a, _] = stop_both([a, b]);

@@ -1,0 +1,39 @@
+//! Lanesplit's ruler: one-way delay, jitter, loss and flow completion time between two taps.
+//!
+//! Packets come from two taps and are recognised at both:
+//!
+//! * [`source`] is where they come from: batches of stamped frames, from a capture [`source::file`]
+//! * [`identity`] is what a packet is known by, however it is tunnelled or marked; [`digest`] condenses it
+//! * [`stream`] numbers addresses and ports, [`lane`] numbers lanes
+//! * [`matcher`] joins the sightings of both taps and says what became of each packet
+//!
+//! What becomes of them is measured:
+//!
+//! * [`flow`] follows each flow, [`classes`] sorts flows by size
+//! * [`measurement`] counts, and fills the series of [`statistics`] and [`over_time`]
+//! * [`session`] is the run as a whole: batches in, everything found out
+//!
+//! And told:
+//!
+//! * [`results`] is what is stored and shown, [`messages`] what the reader must know beside it
+//! * [`export`] writes it to files
+//!
+//! Invariant of the whole: every IP packet of a tap ends in exactly one class, and the accounts of both taps
+//! balance ([`results::Results::balances`]).
+
+pub mod classes;
+pub mod digest;
+pub mod export;
+pub mod flow;
+pub mod identity;
+pub mod lane;
+pub mod matcher;
+pub mod measurement;
+pub mod messages;
+pub mod offline;
+pub mod over_time;
+pub mod results;
+pub mod session;
+pub mod source;
+pub mod statistics;
+pub mod stream;

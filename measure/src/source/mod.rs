@@ -14,6 +14,11 @@
 //! Invariant: stamps are nanoseconds since 1970 as the tap gave them; nobody corrects them on the way.
 
 pub mod file;
+pub mod interface;
+pub mod offloads;
+pub mod packet_ring;
+pub mod packet_socket;
+pub mod timestamping;
 
 /// The two places a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -140,6 +145,14 @@ impl Batch {
             start: start as u32,
             end: self.bytes.len() as u32,
         });
+    }
+
+    /// Appends a frame whose bytes lie in three pieces.
+    pub fn push_parts(&mut self, time_ns: u64, stamp: Stamp, wire_bytes: u32, parts: [&[u8]; 3]) {
+        let start = self.bytes.len();
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        let (start, end) = (start as u32, self.bytes.len() as u32);
+        self.places.push(Place { time_ns, stamp, wire_bytes, start, end });
     }
 
     /// The frames.

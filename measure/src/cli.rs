@@ -1,5 +1,7 @@
 //! The command line: raw arguments become one typed run, once.
 
+mod live;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use measure::classes::{self, SizeClasses};
 use measure::export::{self, table::Table};
 use measure::identity::CONTENT_BYTES_MAX;
+use measure::live::LiveError;
 use measure::matcher::Rules;
 use measure::messages;
 use measure::offline::{self, OpenError, Place};
@@ -30,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Measure from capture files: one of each tap, or one pcapng file with both taps as interfaces
     Pcap(Pcap),
+    /// Measure from two network interfaces
+    Live(live::Live),
 }
 
 #[derive(Args)]
@@ -118,6 +123,8 @@ struct OutputArguments {
 enum Failure {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Live(#[from] LiveError),
     #[error("cannot write {}: {cause}; check that its folder exists and may be written", path.display())]
     Write { path: PathBuf, cause: std::io::Error },
     #[error("{} is named twice: give every capture and every result a file of its own", path.display())]
@@ -128,6 +135,7 @@ enum Failure {
 pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Pcap(arguments) => pcap(&arguments),
+        Command::Live(arguments) => live::run(&arguments),
     };
     match done {
         Ok(status) => status,
@@ -208,7 +216,7 @@ impl RuleArguments {
 }
 
 impl OutputArguments {
-    fn refuse_inputs(&self, inputs: &[Place; 2]) -> Result<(), Failure> {
+    fn refuse_inputs(&self, inputs: &[Place]) -> Result<(), Failure> {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let mut seen: Vec<PathBuf> = inputs.iter().map(|place| real(&place.path)).collect();
         for path in [&self.flows].into_iter().flatten() {

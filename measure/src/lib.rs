@@ -2,7 +2,8 @@
 //!
 //! Packets come from two taps and are recognised at both:
 //!
-//! * [`source`] is where they come from: batches of stamped frames, from a capture [`source::file`]
+//! * [`source`] is where they come from: batches of stamped frames, from a capture [`source::file`] or from a
+//!   network interface, a [`source::packet_socket`]
 //! * [`identity`] is what a packet is known by, however it is tunnelled or marked; [`digest`] condenses it
 //! * [`stream`] numbers addresses and ports, [`lane`] numbers lanes
 //! * [`matcher`] joins the sightings of both taps and says what became of each packet
@@ -17,6 +18,7 @@
 //!
 //! * [`results`] is what is stored and shown, [`messages`] what the reader must know beside it
 //! * [`export`] writes it to files
+//! * [`live`] is a run over network interfaces from start to end
 //!
 //! Invariant of the whole: every IP packet of a tap ends in exactly one class, and the accounts of both taps
 //! balance ([`results::Results::balances`]).
@@ -27,6 +29,7 @@ pub mod export;
 pub mod flow;
 pub mod identity;
 pub mod lane;
+pub mod live;
 pub mod matcher;
 pub mod measurement;
 pub mod messages;

@@ -82,6 +82,9 @@ pub struct TapResult {
     pub longest_silence_ns: u64,
     /// Whether its capture could be read to the end.
     pub whole: bool,
+    /// Of a live tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<crate::live::LiveTap>,
 }
 
 /// Frames by who stamped them.
@@ -464,6 +467,7 @@ fn tap_result(counts: &TapCounts, classes: &Classes) -> TapResult {
         silences: counts.silences,
         longest_silence_ns: counts.longest_silence_ns,
         whole: true,
+        live: None,
     }
 }
 

@@ -12,7 +12,12 @@
 //! **Clocks.** A tap's stamps may come in disorder by a little; delays are of the stamps, and for merging time stands
 //! still meanwhile. When a stamp is more than [`STEP_NS`] earlier than the one before, the clock was set back:
 //! merging goes on from where it was, and stamps of before and after do not compare, nor do stamps of two taps
-//! of which one has taken more steps: packets are matched then, and have no delay.
+//! of which one has taken more steps: packets are matched then, and have no delay. A NIC's clock and the system's
+//! do not compare either. A tap has the kind of its first frame; a frame that somebody else stamped is merged where
+//! time stands.
+//!
+//! **The end of a live run.** Packets are under way when it comes. So after [`Session::end`] a tap's frames are
+//! only looked at to find the packets that the other tap had already seen; others are left out of every account.
 //!
 //! Invariant: frames of a tap = its packets + not IP + malformed + truncated.
 
@@ -36,6 +41,9 @@ const SILENT_NS: u64 = 1_000_000_000;
 
 /// See [`SILENT_NS`].
 pub const SILENT_PACKETS: u64 = 10;
+
+/// See [`Line::clock`].
+const HARDWARE_CLOCK: u8 = 0x80;
 
 /// How a run is made.
 #[derive(Debug, Clone)]
@@ -106,6 +114,12 @@ pub struct TapCounts {
     pub longest_silence_from_ns: Option<u64>,
     /// Packets that the other tap saw in all of them.
     pub silence_packets: u64,
+    /// Frames whose stamp is of another kind than the first one's.
+    pub other_clock: u64,
+    /// Packets that came when the tap had promised that no earlier one would; they were merged where time stood.
+    pub promises_broken: u64,
+    /// Packets after the end that had nothing to do with those before it, in no account.
+    pub after_end: u64,
 }
 
 /// One tap on its way to the merger.
@@ -117,8 +131,10 @@ struct Line {
     order_ns: u64,
     /// Added to stamps to get there, since the clock was set back.
     correction_ns: u64,
-    /// Steps, counted round.
+    /// Steps, counted round, in seven bits; the highest bit says that the NIC's clock stamps.
     clock: u8,
+    /// Whether the NIC stamped the first frame.
+    hardware: Option<bool>,
     /// No sighting before this will come.
     complete_until_ns: u64,
     /// When its latest packet was passed on.
@@ -137,6 +153,10 @@ pub struct Session<'a> {
     measurement: Measurement<'a>,
     lines: [Line; 2],
     began_ns: Option<u64>,
+    /// The latest sighting that was passed on.
+    merged_ns: u64,
+    /// Nothing new is looked at after this.
+    end_ns: Option<u64>,
 }
 
 /// Everything a run has found.
@@ -166,6 +186,8 @@ impl<'a> Session<'a> {
             measurement: Measurement::new(settings.exact_max, settings.one_way, rows),
             lines: Default::default(),
             began_ns: None,
+            merged_ns: 0,
+            end_ns: None,
             settings,
         }
     }
@@ -202,13 +224,20 @@ impl<'a> Session<'a> {
             counts.cut += u64::from(found.cut);
             counts.tunnel_fragments += u64::from(found.tunnel_fragment);
             let time_ns = frame.time_ns.saturating_add_signed(-offset_ns);
-            let order_ns = merge_time(
-                time_ns,
-                &mut line.order_ns,
-                &mut line.correction_ns,
-                &mut line.clock,
-                counts,
-            );
+            let hardware = frame.stamp == Stamp::Hardware;
+            let order_ns = match *line.hardware.get_or_insert(hardware) == hardware {
+                true => merge_time(
+                    time_ns,
+                    &mut line.order_ns,
+                    &mut line.correction_ns,
+                    &mut line.clock,
+                    counts,
+                ),
+                false => {
+                    counts.other_clock += 1;
+                    line.order_ns
+                }
+            };
             let sighting = Sighting {
                 digest: found.digest,
                 check: found.check,
@@ -220,7 +249,7 @@ impl<'a> Session<'a> {
                 acknowledgement: found.acknowledgement,
                 tcp_flags: found.tcp_flags,
                 lane: self.lanes.id(&found.lane),
-                clock: line.clock,
+                clock: line.clock & !HARDWARE_CLOCK | if hardware { HARDWARE_CLOCK } else { 0 },
             };
             counts.without_flow += u64::from(sighting.stream == crate::stream::StreamId::UNKNOWN);
             self.matcher.prefetch_slot(&sighting);
@@ -263,6 +292,12 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The measurement ends with the latest frame that was fed; what comes later only completes it.
+    pub fn end(&mut self) {
+        let latest_ns = self.lines.iter().map(|line| line.order_ns).max();
+        self.end_ns = self.end_ns.or(latest_ns);
+    }
+
     /// No more batches come.
     pub fn finish(mut self) -> Found<'a> {
         for line in &mut self.lines {
@@ -303,11 +338,23 @@ impl<'a> Session<'a> {
         const AHEAD: usize = 6;
         let here = tap.index();
         let line = &mut self.lines[here];
-        let Some(sighting) = line.queue.pop_front() else { return };
+        let Some(mut sighting) = line.queue.pop_front() else { return };
         if let Some(ahead) = line.queue.get(AHEAD) {
             self.matcher.prefetch_entry(ahead);
         }
+        if sighting.order_ns < self.merged_ns {
+            line.counts.promises_broken += 1;
+            sighting.order_ns = self.merged_ns;
+        }
         let now_ns = sighting.order_ns;
+        self.merged_ns = now_ns;
+        if self.end_ns.is_some_and(|end_ns| now_ns > end_ns)
+            && !self.matcher.knows(&sighting, &self.flows)
+        {
+            line.counts.frames -= 1;
+            line.counts.after_end += 1;
+            return;
+        }
         self.began_ns.get_or_insert(now_ns);
         if self.lines[here].others_since >= SILENT_PACKETS {
             self.note_silence(here, now_ns);
@@ -361,4 +408,74 @@ fn merge_time(
     }
     *order_ns = corrected_ns;
     corrected_ns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Frame;
+
+    /// UDP from 10.0.0.1 to 10.0.0.2 with this IP identification.
+    fn packet(id: u16) -> Vec<u8> {
+        let mut bytes = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0, 0, 28];
+        bytes.extend(id.to_be_bytes());
+        bytes.extend([0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        bytes.extend([0, 7, 0, 9, 0, 8, 0, 0]);
+        bytes
+    }
+
+    fn feed(
+        session: &mut Session<'_>,
+        tap: Tap,
+        stamp: Stamp,
+        frames: &[(u16, u64)],
+        until_ns: u64,
+    ) {
+        let mut batch = Batch::new();
+        for &(id, time_ns) in frames {
+            batch.push(Frame { time_ns, stamp, wire_bytes: 42, bytes: &packet(id) });
+        }
+        batch.set_complete_until_ns(until_ns);
+        session.feed(tap, &batch);
+        session.pump();
+    }
+
+    #[test]
+    fn stamps_of_the_nic_and_of_the_kernel_do_not_compare() {
+        let mut session = Session::new(Settings::default(), None);
+        feed(&mut session, Tap::Ingress, Stamp::Hardware, &[(1, 1_000), (2, 2_000)], 0);
+        feed(&mut session, Tap::Egress, Stamp::Hardware, &[(1, 1_500)], 0);
+        feed(&mut session, Tap::Egress, Stamp::Software, &[(2, 700)], 0);
+        let found = session.finish();
+        let way = &found.measurement.ways[0];
+        assert_eq!((way.matched, way.without_delay, way.delay.len()), (2, 1, 1));
+        assert_eq!(way.delay.min(), Some(500));
+        assert_eq!((found.taps[1].other_clock, found.taps[1].backwards), (1, 0));
+    }
+
+    #[test]
+    fn a_promise_that_is_not_kept_keeps_stamps_and_is_counted() {
+        let mut session = Session::new(Settings::default(), None);
+        feed(&mut session, Tap::Egress, Stamp::Software, &[], 10_000_000_000);
+        feed(&mut session, Tap::Ingress, Stamp::Software, &[(1, 9_000_000_000)], 0);
+        feed(&mut session, Tap::Egress, Stamp::Software, &[(1, 8_999_999_000)], 0);
+        let found = session.finish();
+        assert_eq!(found.measurement.classes.map(|classes| classes.matched), [1, 1]);
+        assert_eq!(found.taps[1].promises_broken, 1);
+        assert_eq!(found.measurement.ways[1].delay.min(), Some(1_000), "seen at egress first");
+    }
+
+    #[test]
+    fn after_the_end_only_packets_from_before_it_count() {
+        let mut session = Session::new(Settings::default(), None);
+        feed(&mut session, Tap::Ingress, Stamp::Software, &[(1, 1_000), (2, 2_000)], 0);
+        feed(&mut session, Tap::Egress, Stamp::Software, &[(1, 1_900)], 0);
+        session.end();
+        feed(&mut session, Tap::Ingress, Stamp::Software, &[(3, 2_500)], 0);
+        feed(&mut session, Tap::Egress, Stamp::Software, &[(2, 2_700), (3, 3_000)], 0);
+        let found = session.finish();
+        assert_eq!(found.measurement.classes.map(|classes| classes.matched), [2, 2]);
+        assert_eq!(found.measurement.classes.map(|classes| classes.total()), [2, 2]);
+        assert_eq!(found.taps.each_ref().map(|tap| (tap.frames, tap.after_end)), [(2, 1), (2, 1)]);
+    }
 }

@@ -178,6 +178,14 @@ impl Matcher {
         self.ring.prefetch_entry(sighting.digest);
     }
 
+    /// Whether a packet that the ring holds is this one.
+    pub fn knows(&self, sighting: &Sighting, flows: &Flows) -> bool {
+        let found = self.ring.find(sighting.digest, |entry| {
+            entry.check == sighting.check && flows.stream(FlowId(entry.flow)) == sighting.stream
+        });
+        found.is_some()
+    }
+
     /// A tap saw a packet. Sightings come in the order of [`Sighting::order_ns`].
     #[inline]
     pub fn see(

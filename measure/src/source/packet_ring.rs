@@ -149,7 +149,8 @@ impl PacketRing {
         let at = self.next * BLOCK_BYTES;
         // SAFETY: there are `blocks` blocks, and `next` is less than that.
         let block = unsafe { self.memory.cast::<u8>().add(at) };
-        let block = Block { start: block, next: &mut self.next, blocks: self.blocks, ring: PhantomData };
+        let block =
+            Block { start: block, next: &mut self.next, blocks: self.blocks, ring: PhantomData };
         match block.status().load(Ordering::Acquire) & libc::TP_STATUS_USER {
             0 => {
                 std::mem::forget(block);
@@ -165,8 +166,7 @@ impl PacketRing {
     ///
     /// None that are known of.
     pub fn counts(&self) -> io::Result<RingCounts> {
-        let mut counts =
-            libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
+        let mut counts = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
         get(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut counts)?;
         Ok(RingCounts {
             frames: counts.tp_packets.into(),
@@ -304,8 +304,12 @@ fn stamp_flags(hardware: bool) -> u32 {
 
 /// Has the kernel copy only the first bytes of each frame: a filter of one instruction.
 fn keep_only(socket: &OwnedFd, snap_bytes: u32) -> io::Result<()> {
-    let mut accept =
-        libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: snap_bytes };
+    let mut accept = libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: snap_bytes,
+    };
     let program = libc::sock_fprog { len: 1, filter: &raw mut accept };
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }

@@ -132,7 +132,9 @@ impl PacketTap {
         let asked = |error: io::Error| fail(format!("cannot be asked about itself: {error}"));
         let interface = find()?;
         if !interface.is_ethernet().map_err(asked)? {
-            return Err(fail("is not an Ethernet interface; packets are read from Ethernet on".into()));
+            return Err(fail(
+                "is not an Ethernet interface; packets are read from Ethernet on".into(),
+            ));
         }
         if !interface.is_up().map_err(asked)? {
             return Err(fail(format!("is down; ip link set {name} up")));
@@ -281,7 +283,9 @@ fn push(
     }
     notes.oversize += u64::from(frame.wire_bytes > wire_bytes_max);
     match taken_off(frame) {
-        None => batch.push(Frame { time_ns, stamp, wire_bytes: frame.wire_bytes, bytes: frame.bytes }),
+        None => {
+            batch.push(Frame { time_ns, stamp, wire_bytes: frame.wire_bytes, bytes: frame.bytes })
+        }
         Some(tag) => {
             notes.tags_restored += 1;
             let wire_bytes = frame.wire_bytes + VLAN_TAG_BYTES as u32;
@@ -341,7 +345,9 @@ mod tests {
     fn a_tag_that_was_taken_off_stands_where_it_stood() {
         let bytes: Vec<u8> = (0..60).collect();
         let status = libc::TP_STATUS_VLAN_VALID | libc::TP_STATUS_TS_SOFTWARE;
-        for (status, kind) in [(status, [0x81, 0]), (status | libc::TP_STATUS_VLAN_TPID_VALID, [0x88, 0xa8])] {
+        for (status, kind) in
+            [(status, [0x81, 0]), (status | libc::TP_STATUS_VLAN_TPID_VALID, [0x88, 0xa8])]
+        {
             let (batch, notes) = pushed(&frame(status, &bytes), 0);
             let found = batch.frames().next().unwrap();
             assert_eq!(found.bytes[..12], bytes[..12]);

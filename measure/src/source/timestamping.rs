@@ -97,7 +97,8 @@ impl<D: Device> Stamping<D> {
 
     fn switch_on(&mut self) -> Result<Option<u32>, String> {
         let offer = self.device.offer();
-        let offer = offer.map_err(|error| format!("the driver does not say what it offers: {error}"))?;
+        let offer =
+            offer.map_err(|error| format!("the driver does not say what it offers: {error}"))?;
         if offer.flags & HARDWARE != HARDWARE {
             return Err("the NIC offers no hardware stamps of received packets".into());
         }
@@ -267,11 +268,11 @@ mod tests {
     #[test]
     fn the_former_setting_comes_back_after_a_panic() {
         let nic = Nic::new();
-        let inside = std::panic::AssertUnwindSafe(nic.clone());
-        let panic = std::panic::catch_unwind(move || {
-            let _stamping = Stamping::begin(inside.0, Wanted::Hardware).unwrap();
+        let reader = std::panic::AssertUnwindSafe(|| {
+            let _stamping = Stamping::begin(nic.clone(), Wanted::Hardware).unwrap();
             panic!("as a reader might");
         });
+        let panic = std::panic::catch_unwind(reader);
         assert!(panic.is_err());
         assert_eq!(*nic.told.borrow(), [ALL_PACKETS, 0]);
     }

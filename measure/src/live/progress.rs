@@ -1,0 +1,126 @@
+//! What whoever waits for a live run sees meanwhile.
+//!
+//! Percentiles are of the packets that left the matcher since the last look, so they lag by the window and say how
+//! it is now, not how it was on average.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::export::table::time;
+use crate::flow::{Direction, Flows};
+use crate::matcher::{Class, Outcome};
+use crate::measurement::Rows;
+use crate::session::Session;
+use crate::source::Tap;
+
+/// Since the last look.
+#[derive(Debug)]
+pub(super) struct Recent {
+    matched: u64,
+    single: u64,
+    delay: Histogram<u64>,
+}
+
+/// Passes rows on, and notes what progress shows.
+pub struct Watch<'r> {
+    recent: Rc<RefCell<Recent>>,
+    rows: Option<&'r mut dyn Rows>,
+}
+
+impl<'r> Watch<'r> {
+    /// In front of `rows`.
+    pub fn new(rows: Option<&'r mut dyn Rows>) -> Self {
+        // A minute; what takes longer counts as a minute.
+        let delay = Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("two digits are fine");
+        let recent = Recent { matched: 0, single: 0, delay };
+        Watch { recent: Rc::new(RefCell::new(recent)), rows }
+    }
+
+    pub(super) fn recent(&self) -> Rc<RefCell<Recent>> {
+        self.recent.clone()
+    }
+}
+
+impl Rows for Watch<'_> {
+    #[inline]
+    fn row(&mut self, outcome: &Outcome, direction: Option<Direction>, flows: &Flows) {
+        let recent = &mut *self.recent.borrow_mut();
+        if outcome.class[0] == Class::Matched {
+            recent.matched += 1;
+            let delay_ns = outcome.time_ns[1].abs_diff(outcome.time_ns[0]);
+            recent.delay.saturating_record(delay_ns);
+        } else {
+            recent.single +=
+                outcome.class.iter().filter(|&&class| class == Class::Single).count() as u64;
+        }
+        if let Some(rows) = &mut self.rows {
+            rows.row(outcome, direction, flows);
+        }
+    }
+}
+
+/// How a run goes.
+#[derive(Debug)]
+pub struct Progress {
+    recent: Rc<RefCell<Recent>>,
+    elapsed: Duration,
+    frames: [u64; 2],
+    drops: [u64; 2],
+    /// Frames a second of each tap.
+    rates: [f64; 2],
+    /// Of the packets that left the matcher, those seen at both taps.
+    matched_share: Option<f64>,
+    p50_ns: Option<u64>,
+    p99_ns: Option<u64>,
+}
+
+impl Progress {
+    pub(super) fn new(recent: Rc<RefCell<Recent>>) -> Self {
+        Progress {
+            recent,
+            elapsed: Duration::ZERO,
+            frames: [0; 2],
+            drops: [0; 2],
+            rates: [0.0; 2],
+            matched_share: None,
+            p50_ns: None,
+            p99_ns: None,
+        }
+    }
+
+    pub(super) fn take(&mut self, session: &Session<'_>, elapsed: Duration, drops: [u64; 2]) {
+        let seconds = (elapsed - self.elapsed).as_secs_f64();
+        for tap in Tap::BOTH {
+            let frames = session.tap(tap).frames;
+            let before = std::mem::replace(&mut self.frames[tap.index()], frames);
+            self.rates[tap.index()] = frames.saturating_sub(before) as f64 / seconds;
+        }
+        (self.elapsed, self.drops) = (elapsed, drops);
+        let recent = &mut *self.recent.borrow_mut();
+        let all = recent.matched + recent.single;
+        self.matched_share = (all > 0).then(|| recent.matched as f64 / all as f64);
+        let at = |quantile| (recent.matched > 0).then(|| recent.delay.value_at_quantile(quantile));
+        (self.p50_ns, self.p99_ns) = (at(0.5), at(0.99));
+        (recent.matched, recent.single) = (0, 0);
+        recent.delay.reset();
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [ingress, egress] = self.rates;
+        let seconds = self.elapsed.as_secs();
+        write!(out, "{seconds:>5} s  ingress {ingress:>8.0}/s  egress {egress:>8.0}/s")?;
+        match self.matched_share {
+            Some(share) => write!(out, "  matched {:>6.2} %", 100.0 * share)?,
+            None => write!(out, "  matched      -  ")?,
+        }
+        let show = |ns: Option<u64>| ns.map_or("-".into(), |ns| time(ns as f64));
+        write!(out, "  delay p50 {:>8} p99 {:>8}", show(self.p50_ns), show(self.p99_ns))?;
+        write!(out, "  capture drops {}", self.drops.iter().sum::<u64>())
+    }
+}

@@ -17,13 +17,19 @@
 //! And told:
 //!
 //! * [`results`] is what is stored and shown, [`messages`] what the reader must know beside it
-//! * [`export`] writes it to files
-//! * [`live`] is a run over network interfaces from start to end
+//! * [`export`] writes it to files, [`stored`] reads it back
+//! * [`report`] draws it, [`compare`] sets two runs against each other
+//! * [`calibration`] is how far a rig's times are off
+//! * [`offline`] is a run over files from start to end, [`bench`] says how fast that is
+//! * [`live`] is a run over network interfaces
 //!
 //! Invariant of the whole: every IP packet of a tap ends in exactly one class, and the accounts of both taps
 //! balance ([`results::Results::balances`]).
 
+pub mod bench;
+pub mod calibration;
 pub mod classes;
+pub mod compare;
 pub mod digest;
 pub mod export;
 pub mod flow;
@@ -35,8 +41,10 @@ pub mod measurement;
 pub mod messages;
 pub mod offline;
 pub mod over_time;
+pub mod report;
 pub mod results;
 pub mod session;
 pub mod source;
 pub mod statistics;
+pub mod stored;
 pub mod stream;

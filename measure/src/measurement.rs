@@ -12,7 +12,7 @@
 //! Invariant: of each tap, packets = matched + single + duplicate + ambiguous + out of window.
 
 use crate::flow::{Direction, FlowId, Flows};
-use crate::lane::{LANES_MAX, LaneId};
+use crate::lane::{LANES_MAX, LaneId, Lanes};
 use crate::matcher::{Class, Outcome, Sink};
 use crate::over_time::OverTime;
 use crate::source::Tap;
@@ -51,6 +51,8 @@ pub struct Way {
     pub negative_min_ns: Option<i64>,
     /// Matched packets whose two stamps are of clocks that do not compare.
     pub without_delay: u64,
+    /// All differences of the stamps, egress less ingress, when every flow is forward: for calibration.
+    pub differences: Series,
     /// Delays of zero or more.
     pub delay: Series,
     /// IPDV.
@@ -66,6 +68,7 @@ impl Way {
             negative: 0,
             negative_min_ns: None,
             without_delay: 0,
+            differences: Series::new(exact_max),
             delay: Series::new(exact_max),
             variation: Series::new(exact_max),
             variation_size: Series::new(exact_max),
@@ -91,7 +94,13 @@ pub struct LaneSeries {
 /// Takes a row for every packet.
 pub trait Rows {
     /// What became of a packet, and which way it went if that is known.
-    fn row(&mut self, outcome: &Outcome, direction: Option<Direction>, flows: &Flows);
+    fn row(
+        &mut self,
+        outcome: &Outcome,
+        direction: Option<Direction>,
+        flows: &Flows,
+        lanes: &Lanes,
+    );
 }
 
 /// See the module.
@@ -173,6 +182,9 @@ impl<'a> Measurement<'a> {
         let way = &mut self.ways[direction.index()];
         way.matched += 1;
         let delay_ns = in_direction(difference_ns, direction);
+        if comparable && self.one_way {
+            way.differences.record(difference_ns);
+        }
         if !comparable {
             way.without_delay += 1;
         } else if delay_ns < 0 {
@@ -223,7 +235,7 @@ impl<'a> Measurement<'a> {
 
 impl Sink for Measurement<'_> {
     #[inline]
-    fn outcome(&mut self, outcome: &Outcome, flows: &mut Flows) {
+    fn outcome(&mut self, outcome: &Outcome, flows: &mut Flows, lanes: &Lanes) {
         for tap in Tap::BOTH {
             let at = tap.index();
             let classes = &mut self.classes[at];
@@ -247,7 +259,7 @@ impl Sink for Measurement<'_> {
             }
         };
         if let Some(rows) = &mut self.rows {
-            rows.row(outcome, direction, flows);
+            rows.row(outcome, direction, flows, lanes);
         }
     }
 }

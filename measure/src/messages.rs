@@ -3,6 +3,7 @@
 use dataplane::capture::CaptureError;
 use humantime::format_duration;
 
+use crate::offline::Estimate;
 use crate::results::{Message, Results, TapResult};
 use crate::session::{SILENT_PACKETS, TapCounts};
 use crate::source::Tap;
@@ -14,6 +15,26 @@ impl Message {
     /// A message.
     pub fn new(kind: &str, text: String) -> Message {
         Message { kind: kind.into(), text }
+    }
+
+    /// The offset was estimated, or could not be.
+    pub fn estimate(estimate: &Estimate) -> Message {
+        let text = match estimate {
+            Estimate::Both { offset_ns, uncertainty_ns, pairs } => format!(
+                "THE CLOCK OFFSET IS AN ESTIMATE: egress is taken to be {} {} ingress. That is right if the \
+                 shortest ways there and back, of {pairs} pairs of flows, take the same time; if not, every delay \
+                 is off by as much as {}",
+                duration(offset_ns.unsigned_abs()),
+                if *offset_ns < 0 { "behind" } else { "ahead of" },
+                duration(*uncertainty_ns),
+            ),
+            Estimate::Unknown => {
+                "the clock offset cannot be estimated, because no conversation was seen both ways: \
+                 it is taken to be zero; give it with --offset"
+                    .into()
+            }
+        };
+        Message::new("offset_estimated", text)
     }
 
     /// Both taps are one file.

@@ -43,8 +43,15 @@ pub struct OpenError {
     pub cause: CaptureError,
 }
 
-/// What came of a run: what was found, and for each tap why its capture was not read to the end.
-pub type Outcome<'a> = (Found<'a>, [Option<CaptureError>; 2]);
+/// What came of a run.
+pub struct Outcome<'a> {
+    /// What was found.
+    pub found: Found<'a>,
+    /// Of each tap, why its capture was not read to the end.
+    pub failures: [Option<CaptureError>; 2],
+    /// Of each tap, the unit of its stamps.
+    pub resolution_ns: [Option<u64>; 2],
+}
 
 /// A tap that is read, some of it already.
 struct Input {
@@ -81,7 +88,9 @@ pub fn run<'a>(
         session.feed(tap, &batch);
         session.pump();
     }
-    Ok((session.finish(), inputs.map(|input| input.failure)))
+    let resolution_ns = inputs.each_ref().map(|input| input.tap.resolution_ns());
+    let failures = inputs.map(|input| input.failure);
+    Ok(Outcome { found: session.finish(), failures, resolution_ns })
 }
 
 impl Input {
@@ -132,6 +141,80 @@ impl Input {
         }
         least
     }
+}
+
+/// What can be said of the offset between the clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Estimate {
+    /// The clock of egress less that of ingress, if the shortest ways of both directions take the same time, from
+    /// that many pairs of flows.
+    Both {
+        /// The offset.
+        offset_ns: i64,
+        /// Half of what the two shortest ways take together: the offset cannot be wrong by more.
+        uncertainty_ns: u64,
+        /// Pairs of flows that were seen both ways.
+        pairs: usize,
+    },
+    /// No flow was seen both ways.
+    Unknown,
+}
+
+impl Estimate {
+    /// The offset, 0 when it is not known.
+    pub fn offset_ns(&self) -> i64 {
+        match self {
+            Estimate::Both { offset_ns, .. } => *offset_ns,
+            Estimate::Unknown => 0,
+        }
+    }
+}
+
+/// Estimates the offset: a pass over both captures, with a window of `window_ns`, in which packets are matched
+/// whatever the clocks say. Of the two directions of a conversation the one with the greater difference of stamps,
+/// egress less ingress, is the one that goes forward.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn estimate_offset(
+    places: [&Place; 2],
+    mut settings: Settings,
+    content_bytes: Option<usize>,
+    window_ns: u64,
+) -> Result<Estimate, OpenError> {
+    settings.rules.window_ns = window_ns;
+    settings.one_way = true;
+    settings.offset_ns = 0;
+    let found = run(places, settings, content_bytes, None)?.found;
+    let mut differences = std::collections::HashMap::new();
+    for flow in found.flows.iter() {
+        if let Some((least, most)) = flow.difference_ns {
+            let entry = differences.entry(*found.flows.key(flow)).or_insert((least, most));
+            *entry = (entry.0.min(least), entry.1.max(most));
+        }
+    }
+    let mut forward_ns: Option<i64> = None;
+    let mut reverse_ns: Option<i64> = None;
+    let mut pairs = 0;
+    for (key, &(least, most)) in &differences {
+        let Some(&(other_least, other_most)) = differences.get(&key.reversed()) else { continue };
+        // Each pair is met twice; this is the time when `key` goes forward.
+        if least <= other_least && most <= other_most {
+            continue;
+        }
+        pairs += 1;
+        forward_ns = Some(forward_ns.map_or(least, |ns| ns.min(least)));
+        reverse_ns = Some(reverse_ns.map_or(other_most, |ns| ns.max(other_most)));
+    }
+    Ok(match (forward_ns, reverse_ns) {
+        (Some(forward_ns), Some(reverse_ns)) => Estimate::Both {
+            offset_ns: ((i128::from(forward_ns) + i128::from(reverse_ns)).div_euclid(2)) as i64,
+            uncertainty_ns: forward_ns.abs_diff(reverse_ns).div_ceil(2),
+            pairs,
+        },
+        _ => Estimate::Unknown,
+    })
 }
 
 /// Whether two places are the same packets.

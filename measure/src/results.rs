@@ -251,6 +251,8 @@ pub struct SettingsResult {
 /// A flow, as a line of JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FlowLine {
+    /// Its number: packets name their flow by it.
+    pub flow: u32,
     /// Source address.
     pub src: String,
     /// Source port.
@@ -325,12 +327,13 @@ pub fn flow_lines<'f>(
     found
         .flows
         .iter()
-        .filter(|flow| found.flows.key(flow).is_flow())
-        .filter(|flow| flow.seen.iter().any(|seen| seen.packets > 0))
-        .map(move |flow| flow_line(found, flow, error_bound_ns))
+        .enumerate()
+        .filter(|(_, flow)| found.flows.key(flow).is_flow())
+        .filter(|(_, flow)| flow.seen.iter().any(|seen| seen.packets > 0))
+        .map(move |(number, flow)| flow_line(found, number as u32, flow, error_bound_ns))
 }
 
-fn flow_line(found: &Found<'_>, flow: &Flow, error_bound_ns: Option<u64>) -> FlowLine {
+fn flow_line(found: &Found<'_>, number: u32, flow: &Flow, error_bound_ns: Option<u64>) -> FlowLine {
     let key = found.flows.key(flow);
     let [ingress, egress] = &flow.seen;
     let time = |tap: Tap, last: bool| {
@@ -338,6 +341,7 @@ fn flow_line(found: &Found<'_>, flow: &Flow, error_bound_ns: Option<u64>) -> Flo
         (seen.packets > 0).then_some(if last { seen.last_ns } else { seen.first_ns })
     };
     FlowLine {
+        flow: number,
         src: key.source().to_string(),
         src_port: key.source_port(),
         dst: key.destination().to_string(),

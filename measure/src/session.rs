@@ -304,7 +304,7 @@ impl<'a> Session<'a> {
             line.complete_until_ns = u64::MAX;
         }
         self.pump();
-        self.matcher.finish(&mut self.flows, &mut self.measurement);
+        self.matcher.finish(&self.lanes, &mut self.flows, &mut self.measurement);
         let end_ns = self.lines.iter().filter_map(|line| line.passed_on_ns).max();
         for at in 0..2 {
             if let Some(end_ns) = end_ns {

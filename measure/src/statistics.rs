@@ -113,6 +113,11 @@ impl Series {
         self.histograms.is_none()
     }
 
+    /// The samples, in no order; `None` when there were too many to keep.
+    pub fn into_samples(self) -> Option<Vec<i64>> {
+        self.is_exact().then_some(self.exact)
+    }
+
     /// The samples in a histogram, those below zero left out: for HDR logs.
     pub fn histogram(&self) -> Histogram<u64> {
         match &self.histograms {
@@ -244,7 +249,7 @@ mod tests {
         assert_eq!((summary.min, summary.max), (Some(100), Some(1000)));
         assert_eq!((summary.p50, summary.p90, summary.p95), (Some(500), Some(900), Some(1000)));
         assert_eq!(summary.mean, Some(550.0));
-        assert_eq!(summary.stddev, Some((825.0_f64 * 100.0).sqrt()));
+        assert_eq!(summary.stddev.map(|ns| (ns * 1e6).round()), Some(287_228_132.0));
         assert!(summary.exact);
     }
 

@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(key.reversed().reversed(), key);
         let mut key = StreamKey::v6([1, 2, 3, 4], 17, false);
         key.set_ports(5 << 16 | 6);
-        assert_eq!(key.reversed().source().to_string(), "0:0:0:3:0:0:0:4");
+        assert_eq!(key.reversed().source().to_string(), "::3:0:0:0:4");
         assert_eq!((key.reversed().source_port(), key.reversed().destination_port()), (6, 5));
         assert_eq!(key.reversed().reversed(), key);
     }

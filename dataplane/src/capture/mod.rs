@@ -57,7 +57,7 @@ mod writer;
 pub use chunk::{CHUNK_BYTES, CHUNK_RECORDS_MAX, Chunk, Record};
 pub use error::{CaptureError, Place};
 pub use link_type::LinkType;
-pub use reader::{Format, Reader};
+pub use reader::{Format, Interface, Reader};
 pub use writer::Writer;
 
 /// Most captured bytes of one packet: the limit of libpcap and Wireshark for Ethernet.

@@ -1,19 +1,26 @@
 //! `lanesplit-measure live`, and `calibrate --live`.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use measure::calibration::Calibration;
+use measure::export;
 use measure::identity::{CONTENT_BYTES, FRAME_BYTES_MAX};
 use measure::live::{self, Ended, Event, LiveSettings, LiveTap, Watch};
+use measure::measurement::Rows;
 use measure::messages;
 use measure::results::{self, FlowLine, Results};
+use measure::session::Settings;
 use measure::source::Tap;
 use measure::source::packet_socket::TapSettings;
 use measure::source::timestamping::Wanted;
 
-use super::{Failure, OutputArguments, RuleArguments, duration};
+use super::{
+    Calibrate, Failure, OutputArguments, RuleArguments, duration, show as show_result, write_file,
+};
 
 #[derive(Args)]
 pub(super) struct Live {
@@ -82,12 +89,22 @@ enum Stamps {
 
 pub(super) fn run(arguments: &Live) -> Result<ExitCode, Failure> {
     let Live { taps, rules, output } = arguments;
-    let settings = taps.listening.settings([&taps.ingress, &taps.egress], rules);
+    if rules.estimate_offset {
+        return Err(Failure::EstimateLive);
+    }
+    let mut session = rules.settings();
+    session.content_bytes = rules.content_bytes.unwrap_or(CONTENT_BYTES);
+    let interfaces = [taps.ingress.as_str(), &taps.egress];
+    let settings = taps.listening.settings(interfaces, session, rules.window);
     output.refuse_inputs(&[])?;
-    let mut watch = Watch::new(None);
+    let mut packets = output.packet_file()?;
+    let mut watch = Watch::new(packets.as_mut().map(|file| file as &mut dyn Rows));
     let mut show = Show::new(taps.listening.quiet, &settings);
     let mut outcome = live::run(&settings, &mut watch, |event| show.event(&event))?;
-    let bound = rules.error_bound();
+    let mut bound = rules.error_bound([None; 2])?;
+    if bound.ns.is_none() {
+        bound.from = "this rig was not calibrated: see `calibrate --live`".into();
+    }
     let flows: Vec<FlowLine> = results::flow_lines(&outcome.found, bound.ns).collect();
     let mut results = Results::of(&mut outcome.found, &flows, &rules.classes, bound);
     assert!(results.balances(), "packets are not accounted for: {results:?}");
@@ -102,14 +119,45 @@ pub(super) fn run(arguments: &Live) -> Result<ExitCode, Failure> {
     results.messages.extend(live::about(&outcome));
     let more = messages::of(&results, &outcome.found.taps);
     results.messages.extend(more);
+    output.write_delays(&outcome.found)?;
+    let ended = outcome.ended;
+    let lanes = outcome.found.lanes;
+    drop(outcome.found.measurement);
+    output.finish_packets(packets, &lanes)?;
     output.write(&results, &flows)?;
-    Ok(if outcome.ended == Ended::Gone { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(status(ended))
+}
+
+/// Both ports see the same tap: what differs is the rig.
+pub(super) fn calibrate(arguments: &Calibrate) -> Result<ExitCode, Failure> {
+    let input = &arguments.input;
+    let name = |path: &Option<PathBuf>| path.as_deref().map(|path| path.display().to_string());
+    let (Some(ingress), Some(egress)) = (name(&input.ingress), name(&input.egress)) else {
+        unreachable!("clap requires both when there is no --file");
+    };
+    let session = Settings { one_way: true, ..Settings::default() };
+    let window = Duration::from_nanos(session.rules.window_ns);
+    let settings = arguments.listening.settings([&ingress, &egress], session, window);
+    let mut watch = Watch::new(None);
+    let mut show = Show::new(arguments.listening.quiet, &settings);
+    let outcome = live::run(&settings, &mut watch, |event| show.event(&event))?;
+    for message in live::about(&outcome) {
+        eprintln!("lanesplit-measure: {}: {}", message.kind, message.text);
+    }
+    let calibration = Calibration::of(outcome.found, [Some(1); 2]).map_err(Failure::Calibration)?;
+    if let Some(path) = &arguments.output {
+        write_file(path, |file| export::json(file, &calibration))?;
+    }
+    show_result(arguments.json, &calibration)?;
+    Ok(status(outcome.ended))
+}
+
+fn status(ended: Ended) -> ExitCode {
+    if ended == Ended::Gone { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 impl ListeningArguments {
-    fn settings(&self, interfaces: [&str; 2], rules: &RuleArguments) -> LiveSettings {
-        let mut session = rules.settings();
-        session.content_bytes = rules.content_bytes.unwrap_or(CONTENT_BYTES);
+    fn settings(&self, interfaces: [&str; 2], session: Settings, window: Duration) -> LiveSettings {
         LiveSettings {
             interfaces: interfaces.map(str::to_owned),
             tap: TapSettings {
@@ -125,7 +173,7 @@ impl ListeningArguments {
             cores: self.cores,
             duration: self.duration,
             packets: self.packets,
-            linger: self.linger.unwrap_or(rules.window),
+            linger: self.linger.unwrap_or(window),
             session,
         }
     }

@@ -1,5 +1,7 @@
 //! Results as files and as text.
 
+pub mod hdr;
+pub mod parquet;
 pub mod table;
 
 use std::io::{self, Write};

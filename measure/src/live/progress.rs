@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 
 use crate::export::table::time;
 use crate::flow::{Direction, Flows};
+use crate::lane::Lanes;
 use crate::matcher::{Class, Outcome};
 use crate::measurement::Rows;
 use crate::session::Session;
@@ -47,7 +48,13 @@ impl<'r> Watch<'r> {
 
 impl Rows for Watch<'_> {
     #[inline]
-    fn row(&mut self, outcome: &Outcome, direction: Option<Direction>, flows: &Flows) {
+    fn row(
+        &mut self,
+        outcome: &Outcome,
+        direction: Option<Direction>,
+        flows: &Flows,
+        lanes: &Lanes,
+    ) {
         let recent = &mut *self.recent.borrow_mut();
         if outcome.class[0] == Class::Matched {
             recent.matched += 1;
@@ -58,7 +65,7 @@ impl Rows for Watch<'_> {
                 outcome.class.iter().filter(|&&class| class == Class::Single).count() as u64;
         }
         if let Some(rows) = &mut self.rows {
-            rows.row(outcome, direction, flows);
+            rows.row(outcome, direction, flows, lanes);
         }
     }
 }

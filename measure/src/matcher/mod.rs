@@ -87,7 +87,7 @@ pub struct Outcome {
 /// only come later.
 pub trait Sink {
     /// One packet.
-    fn outcome(&mut self, outcome: &Outcome, flows: &mut Flows);
+    fn outcome(&mut self, outcome: &Outcome, flows: &mut Flows, lanes: &Lanes);
 }
 
 /// How the matcher decides.
@@ -196,7 +196,7 @@ impl Matcher {
         flows: &mut Flows,
         sink: &mut impl Sink,
     ) {
-        self.retire(sighting.order_ns, flows, sink);
+        self.retire(sighting.order_ns, lanes, flows, sink);
         self.ring.make_room();
         let found = self.ring.find(sighting.digest, |entry| {
             entry.check == sighting.check && flows.stream(FlowId(entry.flow)) == sighting.stream
@@ -218,12 +218,12 @@ impl Matcher {
     }
 
     /// No more sightings come.
-    pub fn finish(&mut self, flows: &mut Flows, sink: &mut impl Sink) {
+    pub fn finish(&mut self, lanes: &Lanes, flows: &mut Flows, sink: &mut impl Sink) {
         while let Some(number) = self.ring.first() {
             self.settle_run_of(number);
-            self.leave(flows, sink);
+            self.leave(lanes, flows, sink);
         }
-        self.late.drain(|outcome| sink.outcome(&outcome, flows));
+        self.late.drain(|outcome| sink.outcome(&outcome, flows, lanes));
     }
 
     /// An identity that is not in the ring.
@@ -247,7 +247,7 @@ impl Matcher {
 
     /// Lets those leave whose window has passed, and the oldest when there is no room.
     #[inline(always)]
-    fn retire(&mut self, now_ns: u64, flows: &mut Flows, sink: &mut impl Sink) {
+    fn retire(&mut self, now_ns: u64, lanes: &Lanes, flows: &mut Flows, sink: &mut impl Sink) {
         let window = (self.rules.window_ns / ORDER_NS) as u32 + 1;
         while let Some(number) = self.ring.first() {
             let age = ((now_ns / ORDER_NS) as u32).wrapping_sub(self.ring.entry(number).order);
@@ -258,15 +258,15 @@ impl Matcher {
             {
                 break;
             }
-            self.leave(flows, sink);
+            self.leave(lanes, flows, sink);
         }
         if self.ring.is_full() {
-            self.evict(now_ns, flows, sink);
+            self.evict(now_ns, lanes, flows, sink);
         }
     }
 
     #[cold]
-    fn evict(&mut self, now_ns: u64, flows: &mut Flows, sink: &mut impl Sink) {
+    fn evict(&mut self, now_ns: u64, lanes: &Lanes, flows: &mut Flows, sink: &mut impl Sink) {
         let Some(number) = self.ring.first() else { return };
         let age = ((now_ns / ORDER_NS) as u32).wrapping_sub(self.ring.entry(number).order);
         let age_ns = u64::from(age) * ORDER_NS;
@@ -276,22 +276,22 @@ impl Matcher {
             self.memory.evicted_after_ns = Some(shortest_ns.min(age_ns));
         }
         self.settle_run_of(number);
-        self.leave(flows, sink);
+        self.leave(lanes, flows, sink);
     }
 
     /// The oldest entry leaves; its run, if it was in one, is settled.
     #[inline(always)]
-    fn leave(&mut self, flows: &mut Flows, sink: &mut impl Sink) {
+    fn leave(&mut self, lanes: &Lanes, flows: &mut Flows, sink: &mut impl Sink) {
         let Some(entry) = self.ring.pop() else { return };
         let alone = entry.class == [Class::Single, Class::Absent]
             || entry.class == [Class::Absent, Class::Single];
         if alone {
             if let Some(outcome) = self.late.put(&entry) {
-                sink.outcome(&outcome, flows);
+                sink.outcome(&outcome, flows, lanes);
             }
             self.memory.late_most = self.memory.late_most.max(self.late.len() as u64);
         } else {
-            sink.outcome(&outcome(&entry), flows);
+            sink.outcome(&outcome(&entry), flows, lanes);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dataplane::capture::{CaptureError, Chunk, Reader};
+use dataplane::capture::{CaptureError, Chunk, Interface, Reader};
 
 use super::{Batch, Frame, Stamp};
 use crate::identity::FRAME_BYTES_MAX;
@@ -25,6 +25,16 @@ impl FileTap {
     pub fn open(path: &Path, interface: Option<u32>) -> Result<FileTap, CaptureError> {
         let reader = Reader::open(path)?;
         Ok(FileTap { path: path.to_owned(), reader, chunk: Chunk::new(), interface })
+    }
+
+    /// The coarsest unit of its stamps that is known so far.
+    pub fn resolution_ns(&self) -> Option<u64> {
+        let interfaces = self.reader.interfaces();
+        let wanted = |(number, _): &(usize, &Interface)| {
+            self.interface.is_none_or(|interface| interface as usize == *number)
+        };
+        let of_wanted = interfaces.iter().enumerate().filter(wanted);
+        of_wanted.map(|(_, interface)| interface.resolution_ns).max()
     }
 
     /// The file.
@@ -68,4 +78,51 @@ impl FileTap {
         }
         Ok(true)
     }
+}
+
+/// The number of the interface that a pcapng file calls `name`: looked for until the first packet behind its
+/// description.
+///
+/// # Errors
+///
+/// When the file cannot be read, or no interface has that name: then the names that there are.
+pub fn interface_named(path: &Path, name: &str) -> Result<u32, NameError> {
+    let mut reader = Reader::open(path)?;
+    let mut chunk = Chunk::new();
+    loop {
+        let more = reader.read(&mut chunk)?;
+        let interfaces = reader.interfaces();
+        let named = |interface: &Interface| interface.name.as_deref() == Some(name);
+        if let Some(number) = interfaces.iter().position(named) {
+            return Ok(number as u32);
+        }
+        if !more {
+            let names = interfaces.into_iter().enumerate().map(|(number, interface)| {
+                format!("{number} ({})", interface.name.as_deref().unwrap_or("no name"))
+            });
+            return Err(NameError::Unknown {
+                path: path.to_owned(),
+                name: name.to_owned(),
+                names: names.collect::<Vec<_>>().join(", "),
+            });
+        }
+    }
+}
+
+/// Why an interface was not found by its name.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// It has no interface of that name.
+    #[error("{}: no interface is called '{name}'; there are: {names}", path.display())]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The name looked for.
+        name: String,
+        /// All interfaces.
+        names: String,
+    },
 }

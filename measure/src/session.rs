@@ -328,6 +328,11 @@ impl<'a> Session<'a> {
         &mut self.measurement
     }
 
+    /// Packets seen at one tap only whose window has passed, as it stands.
+    pub fn late(&self) -> usize {
+        self.matcher.late()
+    }
+
     /// Of one tap, as it stands.
     pub fn tap(&self, tap: Tap) -> &TapCounts {
         &self.lines[tap.index()].counts

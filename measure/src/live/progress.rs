@@ -22,6 +22,7 @@ use crate::source::Tap;
 #[derive(Debug)]
 pub(super) struct Recent {
     matched: u64,
+    /// Since the beginning.
     single: u64,
     delay: Histogram<u64>,
 }
@@ -77,6 +78,8 @@ pub struct Progress {
     elapsed: Duration,
     frames: [u64; 2],
     drops: [u64; 2],
+    /// Packets seen at one tap only.
+    single: u64,
     /// Frames a second of each tap.
     rates: [f64; 2],
     /// Of the packets that left the matcher, those seen at both taps.
@@ -92,6 +95,7 @@ impl Progress {
             elapsed: Duration::ZERO,
             frames: [0; 2],
             drops: [0; 2],
+            single: 0,
             rates: [0.0; 2],
             matched_share: None,
             p50_ns: None,
@@ -108,11 +112,14 @@ impl Progress {
         }
         (self.elapsed, self.drops) = (elapsed, drops);
         let recent = &mut *self.recent.borrow_mut();
-        let all = recent.matched + recent.single;
+        // Whoever was seen at one tap only waits in the late memory until there is no more room.
+        let single = recent.single + session.late() as u64;
+        let lost = single.saturating_sub(std::mem::replace(&mut self.single, single));
+        let all = recent.matched + lost;
         self.matched_share = (all > 0).then(|| recent.matched as f64 / all as f64);
         let at = |quantile| (recent.matched > 0).then(|| recent.delay.value_at_quantile(quantile));
         (self.p50_ns, self.p99_ns) = (at(0.5), at(0.99));
-        (recent.matched, recent.single) = (0, 0);
+        recent.matched = 0;
         recent.delay.reset();
     }
 }

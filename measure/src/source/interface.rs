@@ -13,7 +13,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// A network interface, and a socket to ask about it.
@@ -69,9 +69,9 @@ impl Interface {
         self.index
     }
 
-    /// Whether the interface that was found is still there.
+    /// Whether the interface that was found is still there, under its name.
     pub fn exists(&self) -> bool {
-        if_indextoname(self.index).is_ok()
+        if_nametoindex(self.name.as_str()) == Ok(self.index)
     }
 
     /// Whether it is up.

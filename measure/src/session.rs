@@ -292,10 +292,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The measurement ends with the latest frame that was fed; what comes later only completes it.
-    pub fn end(&mut self) {
-        let latest_ns = self.lines.iter().map(|line| line.order_ns).max();
-        self.end_ns = self.end_ns.or(latest_ns);
+    /// The measurement ends now; what comes later only completes it. `now_ns` is the system's clock, which counts
+    /// where it stamps; where a NIC does, its latest stamp is the end.
+    pub fn end(&mut self, now_ns: u64) {
+        let system = self.lines.iter().all(|line| line.hardware != Some(true));
+        let latest_ns = self.lines.iter().map(|line| line.order_ns).max().unwrap_or(0);
+        let end_ns = if system { latest_ns.max(now_ns) } else { latest_ns };
+        self.end_ns.get_or_insert(end_ns);
     }
 
     /// No more batches come.
@@ -475,7 +478,7 @@ mod tests {
         let mut session = Session::new(Settings::default(), None);
         feed(&mut session, Tap::Ingress, Stamp::Software, &[(1, 1_000), (2, 2_000)], 0);
         feed(&mut session, Tap::Egress, Stamp::Software, &[(1, 1_900)], 0);
-        session.end();
+        session.end(2_100);
         feed(&mut session, Tap::Ingress, Stamp::Software, &[(3, 2_500)], 0);
         feed(&mut session, Tap::Egress, Stamp::Software, &[(2, 2_700), (3, 3_000)], 0);
         let found = session.finish();

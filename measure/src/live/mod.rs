@@ -281,7 +281,7 @@ impl Taps {
             };
             match (&ended, reason) {
                 (None, Some(reason)) => {
-                    session.end();
+                    session.end(now_ns());
                     tell(Event::Ending(reason));
                     // Who signals twice wants no more waiting.
                     let until = Instant::now() + settings.linger * u32::from(signals < 2);

@@ -62,6 +62,8 @@ impl Reader {
         let pinned = core_affinity::set_for_current(CoreId { id: self.core });
         self.gauges.pinned.store(pinned, Ordering::Relaxed);
         let mut counted = Instant::now();
+        // What is in the ring when it is told to stop was seen before; a flood must not keep it from stopping.
+        let mut blocks_left = self.tap.ring_blocks();
         while let Some(mut batch) = self.empty_batch() {
             let stopping = self.stop.load(Ordering::Relaxed);
             let read = self.tap.read(&mut batch);
@@ -77,8 +79,9 @@ impl Reader {
                     let _ = self.gauges.gone.set("the interface is gone".into());
                     break;
                 }
-                // A flood must not keep it from stopping: what comes now is after the end.
-                Read::Quiet | Read::Frames if stopping => break,
+                Read::Quiet if stopping => break,
+                Read::Frames if stopping && blocks_left == 0 => break,
+                Read::Frames if stopping => blocks_left -= 1,
                 Read::Quiet | Read::Frames => {}
             }
         }

@@ -186,6 +186,11 @@ impl PacketTap {
         self.ring.bytes()
     }
 
+    /// Blocks of the kernel's ring.
+    pub fn ring_blocks(&self) -> usize {
+        self.ring.bytes() / BLOCK_BYTES
+    }
+
     /// What it saw of itself, with the kernel's latest counts.
     pub fn notes(&mut self) -> TapNotes {
         if let Ok(counts) = self.ring.counts() {

@@ -36,7 +36,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Measure from capture files: one of each tap, or one pcapng file with both taps as interfaces
-    Pcap(Pcap),
+    Pcap(Box<Pcap>),
     /// Find out how far a rig's times are off: captures of one and the same tap on both ports
     Calibrate(Calibrate),
     /// Compare two runs: is B faster than A, and can this data tell?

@@ -36,7 +36,8 @@ impl StreamKey {
 
     #[inline(always)]
     fn last(protocol: u8, version: u64, later_fragment: bool) -> u64 {
-        u64::from(protocol) << 8 | version | u64::from(later_fragment) * FRAGMENT
+        let fragment = if later_fragment { FRAGMENT } else { 0 };
+        u64::from(protocol) << 8 | version | fragment
     }
 
     /// Source port (16 bits) and destination port (16).

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use dataplane::capture::CaptureError;
 use measure::bench::{self, BenchError};
 use measure::calibration::{Calibration, CalibrationError};
 use measure::classes::{self, SizeClasses};
@@ -19,7 +20,7 @@ use measure::measurement::Rows;
 use measure::messages;
 use measure::offline::{self, OpenError, Place};
 use measure::results::{self, ErrorBound, FlowLine, Message, Results};
-use measure::session::Settings;
+use measure::session::{Found, Settings};
 use measure::source::Tap;
 use measure::source::file::{NameError, interface_named};
 use measure::statistics::EXACT_MAX;
@@ -267,6 +268,9 @@ fn pcap(arguments: &Pcap) -> Result<ExitCode, Failure> {
     let [ingress, egress] = &places;
     let mut settings = rules.settings();
     let mut notes = Vec::new();
+    if offline::same(ingress, egress) {
+        notes.push(Message::same_file(&ingress.path));
+    }
     if rules.estimate_offset {
         let window_ns = ESTIMATE_WINDOW_NS.max(settings.rules.window_ns);
         let estimate = offline::estimate_offset(
@@ -278,43 +282,60 @@ fn pcap(arguments: &Pcap) -> Result<ExitCode, Failure> {
         settings.offset_ns = estimate.offset_ns();
         notes.push(Message::estimate(&estimate));
     }
-    let mut packets = match &output.packets_parquet {
-        Some(path) => Some(PacketFile::create(path).map_err(Failure::write(path))?),
+    let rows: Option<Box<dyn Rows + Send>> = match &output.packets_parquet {
+        Some(path) => Some(Box::new(PacketFile::create(path).map_err(Failure::write(path))?)),
         None => None,
     };
-    let rows = packets.as_mut().map(|file| file as &mut dyn Rows);
     let outcome = offline::run([ingress, egress], settings, rules.content_bytes, rows)?;
-    let offline::Outcome { mut found, failures, resolution_ns } = outcome;
-    let bound = rules.error_bound(resolution_ns)?;
-    let flows: Vec<FlowLine> = results::flow_lines(&found, bound.ns).collect();
-    let mut results = Results::of(&mut found, &flows, &rules.classes, bound);
+    let offline::Outcome { found, failures, resolution_ns } = outcome;
+    let sources = places.each_ref().map(Place::to_string);
+    let run = Ended { found, sources, failures, resolution_ns, notes };
+    conclude(run, rules, output)
+}
+
+/// A run that is over, wherever its packets came from.
+struct Ended {
+    found: Found,
+    /// What the taps are called.
+    sources: [String; 2],
+    /// Why a tap could not be read to its end.
+    failures: [Option<CaptureError>; 2],
+    resolution_ns: [Option<u64>; 2],
+    /// What is to be said before anything else.
+    notes: Vec<Message>,
+}
+
+/// Writes and shows all that a run has found.
+fn conclude(
+    mut run: Ended,
+    rules: &RuleArguments,
+    output: &OutputArguments,
+) -> Result<ExitCode, Failure> {
+    let bound = rules.error_bound(run.resolution_ns)?;
+    let flows: Vec<FlowLine> = results::flow_lines(&run.found, bound.ns).collect();
+    let mut results = Results::of(&mut run.found, &flows, &rules.classes, bound);
     assert!(results.balances(), "packets are not accounted for: {results:?}");
     results.offset.estimated = rules.estimate_offset;
-    results.messages = notes;
+    results.messages = run.notes;
     for tap in Tap::BOTH {
         let result = results.tap_mut(tap);
-        result.source = places[tap.index()].to_string();
-        result.resolution_ns = resolution_ns[tap.index()];
-        if let Some(failure) = &failures[tap.index()] {
+        result.source.clone_from(&run.sources[tap.index()]);
+        result.resolution_ns = run.resolution_ns[tap.index()];
+        if let Some(failure) = &run.failures[tap.index()] {
             result.whole = false;
             results.messages.push(Message::damaged(tap, failure));
         }
     }
-    if offline::same(ingress, egress) {
-        results.messages.push(Message::same_file(&ingress.path));
-    }
-    let more = messages::of(&results, &found.taps);
+    let more = messages::of(&results, &run.found.taps);
     results.messages.extend(more);
     if let Some(path) = &output.hdr {
-        write_file(path, |file| export::hdr::log(file, &found))?;
+        write_file(path, |file| export::hdr::log(file, &run.found))?;
     }
-    let lanes = found.lanes;
-    drop(found.measurement);
-    if let (Some(file), Some(path)) = (packets, &output.packets_parquet) {
-        file.finish(&lanes).map_err(Failure::write(path))?;
+    if let (Some(rows), Some(path)) = (run.found.measurement.rows.take(), &output.packets_parquet) {
+        rows.finish(&run.found.lanes).map_err(Failure::write(path))?;
     }
     output.write(&results, &flows)?;
-    let is_whole = failures.iter().all(Option::is_none);
+    let is_whole = run.failures.iter().all(Option::is_none);
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -465,7 +486,7 @@ impl OutputArguments {
         }
         let stdout = &mut std::io::stdout().lock();
         let shown = match self.json {
-            true => export::json(stdout, results),
+            true => export::json(stdout, &results.brief()),
             false => write!(stdout, "{}", Table(results)),
         };
         shown.map_err(|cause| Failure::Write { path: "standard output".into(), cause })

@@ -128,21 +128,21 @@ struct Line {
 }
 
 /// See the module.
-pub struct Session<'a> {
+pub struct Session {
     settings: Settings,
     identifier: Identifier,
     lanes: Lanes,
     flows: Flows,
     matcher: Matcher,
-    measurement: Measurement<'a>,
+    measurement: Measurement,
     lines: [Line; 2],
     began_ns: Option<u64>,
 }
 
 /// Everything a run has found.
-pub struct Found<'a> {
+pub struct Found {
     /// What was measured.
-    pub measurement: Measurement<'a>,
+    pub measurement: Measurement,
     /// The flows.
     pub flows: Flows,
     /// The names of lanes.
@@ -155,9 +155,9 @@ pub struct Found<'a> {
     pub settings: Settings,
 }
 
-impl<'a> Session<'a> {
+impl Session {
     /// Ready for batches. `rows` gets every packet.
-    pub fn new(settings: Settings, rows: Option<&'a mut dyn Rows>) -> Self {
+    pub fn new(settings: Settings, rows: Option<Box<dyn Rows + Send>>) -> Self {
         Session {
             identifier: Identifier::new(settings.content_bytes),
             lanes: Lanes::default(),
@@ -264,7 +264,7 @@ impl<'a> Session<'a> {
     }
 
     /// No more batches come.
-    pub fn finish(mut self) -> Found<'a> {
+    pub fn finish(mut self) -> Found {
         for line in &mut self.lines {
             line.complete_until_ns = u64::MAX;
         }
@@ -289,7 +289,7 @@ impl<'a> Session<'a> {
     }
 
     /// The measurement as it stands, for those who watch.
-    pub fn measurement(&mut self) -> &mut Measurement<'a> {
+    pub fn measurement(&mut self) -> &mut Measurement {
         &mut self.measurement
     }
 

@@ -34,7 +34,7 @@ pub const STEP_NS: u64 = 10_000_000;
 /// [`SILENT_PACKETS`], is silent.
 const SILENT_NS: u64 = 1_000_000_000;
 
-/// See [`SILENT_NS`].
+/// As many packets of the other tap make the silence of one worth telling.
 pub const SILENT_PACKETS: u64 = 10;
 
 /// How a run is made.
@@ -224,6 +224,7 @@ impl Session {
             };
             counts.without_flow += u64::from(sighting.stream == crate::stream::StreamId::UNKNOWN);
             self.matcher.prefetch_slot(&sighting);
+            self.flows.prefetch_current(sighting.stream);
             line.queue.push_back(sighting);
         }
         let promised_ns = match batch.complete_until_ns() {

@@ -46,6 +46,14 @@ impl StreamKey {
         self.0[4] = self.0[4] & 0xffff_ffff | u64::from(ports) << 32;
     }
 
+    /// Equal, without the call that comparing arrays costs.
+    #[inline(always)]
+    fn is(&self, other: &StreamKey) -> bool {
+        let [a, b, c, d, last] = self.0;
+        let [other_a, other_b, other_c, other_d, other_last] = other.0;
+        (a ^ other_a) | (b ^ other_b) | (c ^ other_c) | (d ^ other_d) | (last ^ other_last) == 0
+    }
+
     /// The other direction.
     pub fn reversed(&self) -> StreamKey {
         let [a, b, c, d, last] = self.0;
@@ -177,7 +185,7 @@ impl Streams {
         loop {
             match self.slots[at] {
                 0 => return Err(at),
-                found if self.keys[found as usize - 1] == *key => {
+                found if self.keys[found as usize - 1].is(key) => {
                     return Ok(StreamId(found - 1));
                 }
                 _ => at = (at + 1) & mask,

@@ -15,10 +15,10 @@
 //!
 //! **One sighting at each tap, within the window** of each other: both are [`Class::Matched`].
 //!
-//! **Copies** of one identity form a *run* ([`run`]), which ends when each copy at one tap has its copy at the
+//! **Copies** of one identity form a *run* (`run.rs`), which ends when each copy at one tap has its copy at the
 //! other and the duplicate window has passed. Its rules are there.
 //!
-//! **Late memory** ([`late`]): packets seen at one tap only, after they left the ring. When the other tap sees
+//! **Late memory** (`late.rs`): packets seen at one tap only, after they left the ring. When the other tap sees
 //! one of them after all, both sightings are [`Class::OutOfWindow`]. What leaves the late memory, or is in it at
 //! the end, is [`Class::Single`]: lost, or unmatched.
 //!
@@ -274,6 +274,9 @@ impl Matcher {
     /// The oldest entry leaves; its run, if it was in one, is settled.
     #[inline(always)]
     fn leave(&mut self, lanes: &Lanes, flows: &mut Flows, sink: &mut impl Sink) {
+        if let Some(ahead) = self.ring.ahead(8) {
+            flows.prefetch(FlowId(ahead.flow));
+        }
         let Some(entry) = self.ring.pop() else { return };
         let alone = entry.class == [Class::Single, Class::Absent]
             || entry.class == [Class::Absent, Class::Single];

@@ -436,7 +436,7 @@ fn html(title: &str, body: &str) -> String {
          td,th{{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}}\
          td:first-child,th:first-child,td.text{{text-align:left}}td.text{{white-space:normal}}\
          .figures{{display:flex;flex-wrap:wrap;gap:12px}}\
-         figure{{margin:0}}figcaption{{max-width:620px;padding-left:62px;font-size:13px}}\
+         figure{{margin:0;width:640px}}figcaption{{padding-left:62px;font-size:13px}}\
          figcaption span{{margin-right:1.2em;white-space:nowrap}}\
          figcaption i{{display:inline-block;width:20px;vertical-align:middle;margin-right:.4em}}\
          .message{{border-left:4px solid #d55e00;background:#fdf3ec;padding:.5em .8em}}\

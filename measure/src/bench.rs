@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
 use serde::Serialize;
 
 use crate::offline::{self, OpenError, Place};
@@ -34,6 +36,11 @@ pub struct Bench {
     pub seconds: f64,
     /// Packets of both captures a second.
     pub packets_per_second: f64,
+    /// Time that the processor spent on the round that needed least, in user mode and in the kernel: on a machine
+    /// that does other things as well, this says more.
+    pub processor_seconds: f64,
+    /// Packets of both captures by that time.
+    pub packets_per_processor_second: f64,
     /// Time of all rounds.
     pub rounds_seconds: Vec<f64>,
     /// Most packets in memory at one time.
@@ -100,6 +107,8 @@ fn measure(
         matched: 0,
         seconds: f64::MAX,
         packets_per_second: 0.0,
+        processor_seconds: f64::MAX,
+        packets_per_processor_second: 0.0,
         rounds_seconds: Vec::new(),
         packets_in_memory: 0,
         resident_bytes: None,
@@ -107,7 +116,7 @@ fn measure(
         times_tshark: None,
     };
     for _ in 0..rounds.max(1) {
-        let start = Instant::now();
+        let (start, used) = (Instant::now(), processor_seconds());
         let places = [&ingress, &egress];
         let mut found = offline::run(places, Settings::default(), None, None)?.found;
         // As much as a run with results takes.
@@ -117,12 +126,14 @@ fn measure(
         }
         let seconds = start.elapsed().as_secs_f64();
         bench.rounds_seconds.push(seconds);
+        bench.processor_seconds = bench.processor_seconds.min(processor_seconds() - used);
         bench.seconds = bench.seconds.min(seconds);
         bench.packets = found.measurement.classes.iter().map(|classes| classes.total()).sum();
         bench.matched = found.measurement.classes[0].matched;
         bench.packets_in_memory = found.memory.packets_most;
     }
     bench.packets_per_second = bench.packets as f64 / bench.seconds;
+    bench.packets_per_processor_second = bench.packets as f64 / bench.processor_seconds;
     bench.resident_bytes = resident_bytes();
     if tshark {
         let seconds = time_tshark(paths).map_err(BenchError::Tshark)?;
@@ -208,6 +219,13 @@ fn frame(number: u64) -> [u8; SNAP_BYTES] {
     frame
 }
 
+/// Of this process, which has one thread.
+fn processor_seconds() -> f64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return f64::NAN };
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -225,6 +243,12 @@ impl std::fmt::Display for Bench {
             self.seconds,
             self.packets_per_second / 1e6,
             self.matched
+        )?;
+        writeln!(
+            out,
+            "processor time {:.3} s: {:.2} million packets a second of it",
+            self.processor_seconds,
+            self.packets_per_processor_second / 1e6
         )?;
         writeln!(
             out,

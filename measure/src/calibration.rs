@@ -60,7 +60,7 @@ impl Calibration {
     ///
     /// When no packet was matched, or too many.
     pub fn of(
-        found: Found<'_>,
+        found: Found,
         resolution_ns: [Option<u64>; 2],
     ) -> Result<Calibration, CalibrationError> {
         let [way, _] = found.measurement.ways;

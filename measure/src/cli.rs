@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use dataplane::capture::CaptureError;
 use measure::bench::{self, BenchError};
 use measure::calibration::{Calibration, CalibrationError};
 use measure::classes::{self, SizeClasses};
@@ -16,8 +17,7 @@ use measure::compare::Comparison;
 use measure::export::parquet::PacketFile;
 use measure::export::{self, table::Table};
 use measure::identity::CONTENT_BYTES_MAX;
-use measure::lane::Lanes;
-use measure::live::LiveError;
+use measure::live::{LiveError, LiveTap};
 use measure::matcher::Rules;
 use measure::measurement::Rows;
 use measure::messages;
@@ -40,9 +40,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Measure from capture files: one of each tap, or one pcapng file with both taps as interfaces
-    Pcap(Pcap),
+    Pcap(Box<Pcap>),
     /// Measure from two network interfaces
-    Live(live::Live),
+    Live(Box<live::Live>),
     /// Find out how far a rig's times are off: one and the same tap on both ports
     Calibrate(Calibrate),
     /// Compare two runs: is B faster than A, and can this data tell?
@@ -286,6 +286,9 @@ fn pcap(arguments: &Pcap) -> Result<ExitCode, Failure> {
     let [ingress, egress] = &places;
     let mut settings = rules.settings();
     let mut notes = Vec::new();
+    if offline::same(ingress, egress) {
+        notes.push(Message::same_file(&ingress.path));
+    }
     if rules.estimate_offset {
         let window_ns = ESTIMATE_WINDOW_NS.max(settings.rules.window_ns);
         let estimate = offline::estimate_offset(
@@ -297,36 +300,65 @@ fn pcap(arguments: &Pcap) -> Result<ExitCode, Failure> {
         settings.offset_ns = estimate.offset_ns();
         notes.push(Message::estimate(&estimate));
     }
-    let mut packets = output.packet_file()?;
-    let rows = packets.as_mut().map(|file| file as &mut dyn Rows);
+    let rows = output.rows()?;
     let outcome = offline::run([ingress, egress], settings, rules.content_bytes, rows)?;
-    let offline::Outcome { mut found, failures, resolution_ns } = outcome;
-    let bound = rules.error_bound(resolution_ns)?;
-    let flows: Vec<FlowLine> = results::flow_lines(&found, bound.ns).collect();
-    let mut results = Results::of(&mut found, &flows, &rules.classes, bound);
+    let offline::Outcome { found, failures, resolution_ns } = outcome;
+    let sources = places.each_ref().map(Place::to_string);
+    let run = Ended { found, sources, failures, resolution_ns, live: None, notes };
+    conclude(run, rules, output)
+}
+
+/// A run that is over, wherever its packets came from.
+struct Ended {
+    found: Found,
+    /// What the taps are called.
+    sources: [String; 2],
+    /// Why a tap could not be read to its end.
+    failures: [Option<CaptureError>; 2],
+    resolution_ns: [Option<u64>; 2],
+    /// When the taps were network interfaces.
+    live: Option<[LiveTap; 2]>,
+    /// What is to be said before anything else.
+    notes: Vec<Message>,
+}
+
+/// Writes and shows all that a run has found.
+fn conclude(
+    mut run: Ended,
+    rules: &RuleArguments,
+    output: &OutputArguments,
+) -> Result<ExitCode, Failure> {
+    let bound = rules.error_bound(run.resolution_ns)?;
+    let flows: Vec<FlowLine> = results::flow_lines(&run.found, bound.ns).collect();
+    let mut results = Results::of(&mut run.found, &flows, &rules.classes, bound);
     assert!(results.balances(), "packets are not accounted for: {results:?}");
     results.offset.estimated = rules.estimate_offset;
-    results.messages = notes;
+    results.messages = run.notes;
     for tap in Tap::BOTH {
         let result = results.tap_mut(tap);
-        result.source = places[tap.index()].to_string();
-        result.resolution_ns = resolution_ns[tap.index()];
-        if let Some(failure) = &failures[tap.index()] {
+        result.source.clone_from(&run.sources[tap.index()]);
+        result.resolution_ns = run.resolution_ns[tap.index()];
+        if let Some(failure) = &run.failures[tap.index()] {
             result.whole = false;
             results.messages.push(Message::damaged(tap, failure));
         }
     }
-    if offline::same(ingress, egress) {
-        results.messages.push(Message::same_file(&ingress.path));
+    for (tap, live) in Tap::BOTH.into_iter().zip(run.live.into_iter().flatten()) {
+        let result = results.tap_mut(tap);
+        result.dropped_by_capture = Some(live.dropped);
+        result.whole = live.gone.is_none();
+        result.live = Some(live);
     }
-    let more = messages::of(&results, &found.taps);
+    let more = messages::of(&results, &run.found.taps);
     results.messages.extend(more);
-    output.write_delays(&found)?;
-    let lanes = found.lanes;
-    drop(found.measurement);
-    output.finish_packets(packets, &lanes)?;
+    if let Some(path) = &output.hdr {
+        write_file(path, |file| export::hdr::log(file, &run.found))?;
+    }
+    if let (Some(rows), Some(path)) = (run.found.measurement.rows.take(), &output.packets_parquet) {
+        rows.finish(&run.found.lanes).map_err(Failure::write(path))?;
+    }
     output.write(&results, &flows)?;
-    let is_whole = failures.iter().all(Option::is_none);
+    let is_whole = Tap::BOTH.iter().all(|&tap| results.tap(tap).is_some_and(|tap| tap.whole));
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -462,23 +494,10 @@ impl OutputArguments {
         Ok(())
     }
 
-    fn packet_file(&self) -> Result<Option<PacketFile>, Failure> {
-        let create = |path: &PathBuf| PacketFile::create(path).map_err(Failure::write(path));
-        self.packets_parquet.as_ref().map(create).transpose()
-    }
-
-    fn finish_packets(&self, packets: Option<PacketFile>, lanes: &Lanes) -> Result<(), Failure> {
-        match (packets, &self.packets_parquet) {
-            (Some(file), Some(path)) => file.finish(lanes).map_err(Failure::write(path)),
-            _ => Ok(()),
-        }
-    }
-
-    fn write_delays(&self, found: &Found<'_>) -> Result<(), Failure> {
-        match &self.hdr {
-            Some(path) => write_file(path, |file| export::hdr::log(file, found)),
-            None => Ok(()),
-        }
+    /// What gets every packet.
+    fn rows(&self) -> Result<Option<Box<dyn Rows + Send>>, Failure> {
+        let Some(path) = &self.packets_parquet else { return Ok(None) };
+        Ok(Some(Box::new(PacketFile::create(path).map_err(Failure::write(path))?)))
     }
 
     fn write(&self, results: &Results, flows: &[FlowLine]) -> Result<(), Failure> {
@@ -499,7 +518,7 @@ impl OutputArguments {
         }
         let stdout = &mut std::io::stdout().lock();
         let shown = match self.json {
-            true => export::json(stdout, results),
+            true => export::json(stdout, &results.brief()),
             false => write!(stdout, "{}", Table(results)),
         };
         shown.map_err(|cause| Failure::Write { path: "standard output".into(), cause })

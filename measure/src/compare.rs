@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::classes::SizeClasses;
+use crate::classes::{MORE, SizeClasses};
 use crate::flow::Direction;
 use crate::results::FlowLine;
 use crate::stored::Run;
@@ -179,6 +179,7 @@ fn compare_class(name: &str, a: &[u64], b: &[u64], samples: usize, seed: u64) ->
 fn sentence(comparison: &ClassComparison) -> String {
     let of = match comparison.class.as_str() {
         ALL => "Over all flows".to_owned(),
+        MORE => "The largest flows".to_owned(),
         class => format!("Flows of {class} packets"),
     };
     let [a, b] = comparison.flows;

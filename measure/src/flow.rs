@@ -14,6 +14,8 @@
 //!
 //! Invariant: everything of a tap (packets, times, bytes) is what that tap saw; duplicates do not count.
 
+use dataplane::memory::prefetch;
+
 use crate::identity::{ACK, FIN, RST, SYN};
 use crate::lane::{LANES_MAX, LaneId};
 use crate::matcher::Sighting;
@@ -207,6 +209,9 @@ impl Flow {
     }
 }
 
+// README.md tells how much memory a flow takes.
+const _: () = assert!(size_of::<Flow>() <= 400);
+
 /// All flows.
 #[derive(Debug)]
 pub struct Flows {
@@ -245,6 +250,22 @@ impl Flows {
     #[inline(always)]
     pub fn stream_id(&mut self, key: &StreamKey) -> StreamId {
         self.streams.id(key)
+    }
+
+    /// Asks the memory for a flow.
+    #[inline(always)]
+    pub fn prefetch(&self, flow: FlowId) {
+        if let Some(flow) = self.flows.get(flow.0 as usize) {
+            prefetch(flow);
+        }
+    }
+
+    /// Asks the memory for the latest flow of a stream.
+    #[inline(always)]
+    pub fn prefetch_current(&self, stream: StreamId) {
+        if let Some(&flow) = self.current.get(stream.0 as usize) {
+            self.prefetch(flow);
+        }
     }
 
     /// The stream of a flow.

@@ -431,3 +431,82 @@ fn be16(bytes: &[u8], at: usize) -> u16 {
 fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ethernet, a tag, GRE with key and sequence number, IPv4, TCP with options; and IPv6 with a fragment header.
+    fn frames() -> [Vec<u8>; 2] {
+        let mut gre = vec![0; 12];
+        gre.extend([0x81, 0x00, 0, 5, 0x08, 0x00]);
+        gre.extend([0x45, 0, 0, 96, 0, 1, 0, 0, 64, 47, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        gre.extend([0x30, 0, 0x08, 0, 0, 0, 0, 7, 0, 0, 0, 1]);
+        gre.extend([0x45, 0, 0, 64, 0, 9, 0x40, 0, 63, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        gre.extend([0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0x70, 0x02, 5, 6, 7, 7, 0, 0]);
+        gre.extend([1, 2, 4, 5, 0xb4, 4, 2, 0]);
+        gre.extend([9; 16]);
+        let mut six = vec![0; 12];
+        six.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 40, 0, 64]);
+        six.extend([1; 32]);
+        six.extend([44, 0, 0, 0, 0, 0, 0, 0, 17, 0, 0, 1, 0, 0, 0, 5]);
+        six.extend([0, 1, 0, 2, 0, 24, 0, 0]);
+        six.extend([3; 16]);
+        [gre, six]
+    }
+
+    #[test]
+    fn the_frames_of_the_next_test_are_sound() {
+        let mut identifier = Identifier::new(CONTENT_BYTES);
+        let [gre, six] = frames();
+        let found = identifier.identify(&gre, gre.len()).unwrap();
+        assert_eq!((found.sequence, found.tcp_flags, found.stream.protocol()), (3, SYN, 6));
+        assert_eq!(found.lane, LaneKey::gre_key(7));
+        let found = identifier.identify(&six, six.len()).unwrap();
+        assert_eq!((found.stream.source_port(), found.stream.protocol()), (1, 17));
+    }
+
+    /// With overflow checks on: damage of any kind is an error or another identity, never a panic.
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let mut state = 1_u64;
+        let mut random = |limit: usize| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            ((u128::from(state) * limit as u128) >> 64) as usize
+        };
+        let mut identifiers = [0, 1, CONTENT_BYTES, CONTENT_BYTES_MAX].map(Identifier::new);
+        let mut sound = 0;
+        for _ in 0..400_000 {
+            let mut frame = frames()[random(2)].clone();
+            for _ in 0..random(4) {
+                let at = random(frame.len());
+                frame[at] = random(256) as u8;
+            }
+            let wire_bytes = frame.len() + [0, 0, 1000][random(3)];
+            frame.truncate(random(2 * frame.len()));
+            let identifier = &mut identifiers[random(4)];
+            sound += usize::from(identifier.identify(&frame, wire_bytes).is_ok());
+            Identifier::kept_content(&frame, wire_bytes);
+        }
+        assert!(sound > 50_000, "{sound}");
+    }
+
+    #[test]
+    fn what_a_gateway_changes_is_not_part_of_it_and_everything_else_is() {
+        let mut identifier = Identifier::new(CONTENT_BYTES);
+        let [gre, _] = frames();
+        let inner = 18 + 20 + 12;
+        let original = identifier.identify(&gre, gre.len()).unwrap();
+        // ToS, DF, TTL, header checksum; TCP checksum; the value of the MSS option.
+        let changed: Vec<usize> = [1, 8, 10, 11, 36, 37, 43, 44].map(|at| inner + at).to_vec();
+        for at in inner..gre.len() {
+            let mut other = gre.clone();
+            other[at] ^= 0x40;
+            // Lengths that no longer fit make another kind of packet, or none.
+            let Ok(found) = identifier.identify(&other, other.len()) else { continue };
+            let same = found.digest == original.digest && found.stream == original.stream;
+            let is_df = at == inner + 6;
+            assert_eq!(same, changed.contains(&at) || is_df, "byte {} of the packet", at - inner);
+        }
+    }
+}

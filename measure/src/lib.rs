@@ -20,7 +20,7 @@
 //! * [`export`] writes it to files, [`stored`] reads it back
 //! * [`report`] draws it, [`compare`] sets two runs against each other
 //! * [`calibration`] is how far a rig's times are off
-//! * [`offline`] is a run over files from start to end, [`bench`] says how fast that is
+//! * [`offline`] is a run over files from start to end, [`mod@bench`] says how fast that is
 //! * [`live`] is a run over network interfaces
 //!
 //! Invariant of the whole: every IP packet of a tap ends in exactly one class, and the accounts of both taps

@@ -11,6 +11,8 @@
 //!
 //! Invariant: of each tap, packets = matched + single + duplicate + ambiguous + out of window.
 
+use std::io;
+
 use crate::flow::{Direction, FlowId, Flows};
 use crate::lane::{LANES_MAX, LaneId, Lanes};
 use crate::matcher::{Class, Outcome, Sink};
@@ -101,24 +103,32 @@ pub trait Rows {
         flows: &Flows,
         lanes: &Lanes,
     );
+
+    /// No more rows come.
+    ///
+    /// # Errors
+    ///
+    /// When rows could not be kept, now or before.
+    fn finish(self: Box<Self>, lanes: &Lanes) -> io::Result<()>;
 }
 
 /// See the module.
-pub struct Measurement<'a> {
+pub struct Measurement {
     /// Of each tap.
     pub classes: [Classes; 2],
     /// Forward and reverse.
     pub ways: [Way; 2],
     /// By number; those not met are `None`.
     pub lanes: Vec<Option<Box<LaneSeries>>>,
-    rows: Option<&'a mut dyn Rows>,
+    /// Takes every packet, if there is somebody who wants them.
+    pub rows: Option<Box<dyn Rows + Send>>,
     exact_max: usize,
     one_way: bool,
 }
 
-impl<'a> Measurement<'a> {
+impl Measurement {
     /// Nothing measured yet. `exact_max`: see [`Series::new`]. `rows` gets every packet.
-    pub fn new(exact_max: usize, one_way: bool, rows: Option<&'a mut dyn Rows>) -> Self {
+    pub fn new(exact_max: usize, one_way: bool, rows: Option<Box<dyn Rows + Send>>) -> Self {
         Measurement {
             classes: [Classes::default(); 2],
             ways: Direction::BOTH.map(|_| Way::new(exact_max)),
@@ -233,7 +243,7 @@ impl<'a> Measurement<'a> {
     }
 }
 
-impl Sink for Measurement<'_> {
+impl Sink for Measurement {
     #[inline]
     fn outcome(&mut self, outcome: &Outcome, flows: &mut Flows, lanes: &Lanes) {
         for tap in Tap::BOTH {

@@ -44,9 +44,9 @@ pub struct OpenError {
 }
 
 /// What came of a run.
-pub struct Outcome<'a> {
+pub struct Outcome {
     /// What was found.
-    pub found: Found<'a>,
+    pub found: Found,
     /// Of each tap, why its capture was not read to the end.
     pub failures: [Option<CaptureError>; 2],
     /// Of each tap, the unit of its stamps.
@@ -68,12 +68,12 @@ struct Input {
 ///
 /// When a capture cannot be opened. What goes wrong later is in the outcome, beside what was
 /// measured.
-pub fn run<'a>(
+pub fn run(
     places: [&Place; 2],
     mut settings: Settings,
     content_bytes: Option<usize>,
-    rows: Option<&'a mut dyn Rows>,
-) -> Result<Outcome<'a>, OpenError> {
+    rows: Option<Box<dyn Rows + Send>>,
+) -> Result<Outcome, OpenError> {
     let open =
         |tap: Tap| Input::open(places[tap.index()]).map_err(|cause| OpenError { tap, cause });
     let mut inputs = [open(Tap::Ingress)?, open(Tap::Egress)?];

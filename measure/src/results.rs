@@ -159,7 +159,8 @@ pub struct LaneResult {
     pub delay_ns: Summary,
     /// IPDV without its sign, of packets that arrived in this lane.
     pub ipdv_abs_ns: Summary,
-    /// Delay and loss in the course of time.
+    /// Delay and loss in the course of time; only in stored results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub over_time: Vec<Point>,
 }
 
@@ -321,7 +322,7 @@ impl FlowLine {
 
 /// The flows that are reported, in the order in which they began.
 pub fn flow_lines<'f>(
-    found: &'f Found<'_>,
+    found: &'f Found,
     error_bound_ns: Option<u64>,
 ) -> impl Iterator<Item = FlowLine> + 'f {
     found
@@ -333,7 +334,7 @@ pub fn flow_lines<'f>(
         .map(move |(number, flow)| flow_line(found, number as u32, flow, error_bound_ns))
 }
 
-fn flow_line(found: &Found<'_>, number: u32, flow: &Flow, error_bound_ns: Option<u64>) -> FlowLine {
+fn flow_line(found: &Found, number: u32, flow: &Flow, error_bound_ns: Option<u64>) -> FlowLine {
     let key = found.flows.key(flow);
     let [ingress, egress] = &flow.seen;
     let time = |tap: Tap, last: bool| {
@@ -372,7 +373,7 @@ fn flow_line(found: &Found<'_>, number: u32, flow: &Flow, error_bound_ns: Option
 impl Results {
     /// The results of a run. `sources`: what the taps are called.
     pub fn of(
-        found: &mut Found<'_>,
+        found: &mut Found,
         flows: &[FlowLine],
         classes: &SizeClasses,
         error_bound: ErrorBound,
@@ -422,6 +423,13 @@ impl Results {
             memory: found.memory,
             messages: Vec::new(),
         }
+    }
+
+    /// Without what takes many lines: for a terminal or a script.
+    pub fn brief(&self) -> Results {
+        let mut brief = self.clone();
+        brief.lanes.iter_mut().for_each(|lane| lane.over_time.clear());
+        brief
     }
 
     /// A tap.
@@ -545,7 +553,7 @@ pub fn by_class<'f>(
     samples.into_iter().map(|(name, samples)| (name, result(samples))).collect()
 }
 
-fn lanes(found: &mut Found<'_>) -> Vec<LaneResult> {
+fn lanes(found: &mut Found) -> Vec<LaneResult> {
     let names = &found.lanes;
     let met = found.measurement.lanes.iter_mut().enumerate();
     let met = met.filter_map(|(number, lane)| Some((number, lane.as_mut()?)));
@@ -560,7 +568,7 @@ fn lanes(found: &mut Found<'_>) -> Vec<LaneResult> {
     .collect()
 }
 
-fn flow_counts(found: &Found<'_>, flows: &[FlowLine]) -> FlowCounts {
+fn flow_counts(found: &Found, flows: &[FlowLine]) -> FlowCounts {
     let count = |is: &dyn Fn(&&FlowLine) -> bool| flows.iter().filter(is).count() as u64;
     FlowCounts {
         tcp_complete: count(&|flow| flow.complete),
@@ -571,6 +579,6 @@ fn flow_counts(found: &Found<'_>, flows: &[FlowLine]) -> FlowCounts {
 }
 
 /// A series as a histogram for HDR logs.
-pub fn delay_series<'f>(found: &'f Found<'_>, direction: Direction) -> &'f Series {
+pub fn delay_series(found: &Found, direction: Direction) -> &Series {
     &found.measurement.ways[direction.index()].delay
 }

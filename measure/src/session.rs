@@ -39,7 +39,7 @@ pub const STEP_NS: u64 = 10_000_000;
 /// [`SILENT_PACKETS`], is silent.
 const SILENT_NS: u64 = 1_000_000_000;
 
-/// See [`SILENT_NS`].
+/// As many packets of the other tap make the silence of one worth telling.
 pub const SILENT_PACKETS: u64 = 10;
 
 /// See [`Line::clock`].
@@ -144,13 +144,13 @@ struct Line {
 }
 
 /// See the module.
-pub struct Session<'a> {
+pub struct Session {
     settings: Settings,
     identifier: Identifier,
     lanes: Lanes,
     flows: Flows,
     matcher: Matcher,
-    measurement: Measurement<'a>,
+    measurement: Measurement,
     lines: [Line; 2],
     began_ns: Option<u64>,
     /// The latest sighting that was passed on.
@@ -160,9 +160,9 @@ pub struct Session<'a> {
 }
 
 /// Everything a run has found.
-pub struct Found<'a> {
+pub struct Found {
     /// What was measured.
-    pub measurement: Measurement<'a>,
+    pub measurement: Measurement,
     /// The flows.
     pub flows: Flows,
     /// The names of lanes.
@@ -175,9 +175,9 @@ pub struct Found<'a> {
     pub settings: Settings,
 }
 
-impl<'a> Session<'a> {
+impl Session {
     /// Ready for batches. `rows` gets every packet.
-    pub fn new(settings: Settings, rows: Option<&'a mut dyn Rows>) -> Self {
+    pub fn new(settings: Settings, rows: Option<Box<dyn Rows + Send>>) -> Self {
         Session {
             identifier: Identifier::new(settings.content_bytes),
             lanes: Lanes::default(),
@@ -253,6 +253,7 @@ impl<'a> Session<'a> {
             };
             counts.without_flow += u64::from(sighting.stream == crate::stream::StreamId::UNKNOWN);
             self.matcher.prefetch_slot(&sighting);
+            self.flows.prefetch_current(sighting.stream);
             line.queue.push_back(sighting);
         }
         let promised_ns = match batch.complete_until_ns() {
@@ -302,7 +303,7 @@ impl<'a> Session<'a> {
     }
 
     /// No more batches come.
-    pub fn finish(mut self) -> Found<'a> {
+    pub fn finish(mut self) -> Found {
         for line in &mut self.lines {
             line.complete_until_ns = u64::MAX;
         }
@@ -327,7 +328,7 @@ impl<'a> Session<'a> {
     }
 
     /// The measurement as it stands, for those who watch.
-    pub fn measurement(&mut self) -> &mut Measurement<'a> {
+    pub fn measurement(&mut self) -> &mut Measurement {
         &mut self.measurement
     }
 
@@ -432,13 +433,7 @@ mod tests {
         bytes
     }
 
-    fn feed(
-        session: &mut Session<'_>,
-        tap: Tap,
-        stamp: Stamp,
-        frames: &[(u16, u64)],
-        until_ns: u64,
-    ) {
+    fn feed(session: &mut Session, tap: Tap, stamp: Stamp, frames: &[(u16, u64)], until_ns: u64) {
         let mut batch = Batch::new();
         for &(id, time_ns) in frames {
             batch.push(Frame { time_ns, stamp, wire_bytes: 42, bytes: &packet(id) });

@@ -9,17 +9,14 @@ use clap::{Args, ValueEnum};
 use measure::calibration::Calibration;
 use measure::export;
 use measure::identity::{CONTENT_BYTES, FRAME_BYTES_MAX};
-use measure::live::{self, Ended, Event, LiveSettings, LiveTap, Watch};
-use measure::measurement::Rows;
-use measure::messages;
-use measure::results::{self, FlowLine, Results};
+use measure::live::{self, Event, LiveSettings, LiveTap, Reason, Watch};
 use measure::session::Settings;
-use measure::source::Tap;
 use measure::source::packet_socket::TapSettings;
 use measure::source::timestamping::Wanted;
 
 use super::{
-    Calibrate, Failure, OutputArguments, RuleArguments, duration, show as show_result, write_file,
+    Calibrate, Ended, Failure, OutputArguments, RuleArguments, conclude, duration,
+    show as show_result, write_file,
 };
 
 #[derive(Args)]
@@ -97,35 +94,18 @@ pub(super) fn run(arguments: &Live) -> Result<ExitCode, Failure> {
     let interfaces = [taps.ingress.as_str(), &taps.egress];
     let settings = taps.listening.settings(interfaces, session, rules.window);
     output.refuse_inputs(&[])?;
-    let mut packets = output.packet_file()?;
-    let mut watch = Watch::new(packets.as_mut().map(|file| file as &mut dyn Rows));
+    let watch = Watch::new(output.rows()?);
     let mut show = Show::new(taps.listening.quiet, &settings);
-    let mut outcome = live::run(&settings, &mut watch, |event| show.event(&event))?;
-    let mut bound = rules.error_bound([None; 2])?;
-    if bound.ns.is_none() {
-        bound.from = "this rig was not calibrated: see `calibrate --live`".into();
-    }
-    let flows: Vec<FlowLine> = results::flow_lines(&outcome.found, bound.ns).collect();
-    let mut results = Results::of(&mut outcome.found, &flows, &rules.classes, bound);
-    assert!(results.balances(), "packets are not accounted for: {results:?}");
-    for (tap, live) in Tap::BOTH.into_iter().zip(&outcome.taps) {
-        let result = results.tap_mut(tap);
-        result.source = live.interface.clone();
-        result.resolution_ns = Some(1);
-        result.dropped_by_capture = Some(live.dropped);
-        result.whole = live.gone.is_none();
-        result.live = Some(live.clone());
-    }
-    results.messages.extend(live::about(&outcome));
-    let more = messages::of(&results, &outcome.found.taps);
-    results.messages.extend(more);
-    output.write_delays(&outcome.found)?;
-    let ended = outcome.ended;
-    let lanes = outcome.found.lanes;
-    drop(outcome.found.measurement);
-    output.finish_packets(packets, &lanes)?;
-    output.write(&results, &flows)?;
-    Ok(status(ended))
+    let outcome = live::run(&settings, watch, |event| show.event(&event))?;
+    let ended = Ended {
+        notes: live::about(&outcome),
+        sources: settings.interfaces,
+        failures: [None, None],
+        resolution_ns: [None; 2],
+        live: Some(outcome.taps),
+        found: outcome.found,
+    };
+    conclude(ended, rules, output)
 }
 
 /// Both ports see the same tap: what differs is the rig.
@@ -138,9 +118,8 @@ pub(super) fn calibrate(arguments: &Calibrate) -> Result<ExitCode, Failure> {
     let session = Settings { one_way: true, ..Settings::default() };
     let window = Duration::from_nanos(session.rules.window_ns);
     let settings = arguments.listening.settings([&ingress, &egress], session, window);
-    let mut watch = Watch::new(None);
     let mut show = Show::new(arguments.listening.quiet, &settings);
-    let outcome = live::run(&settings, &mut watch, |event| show.event(&event))?;
+    let outcome = live::run(&settings, Watch::new(None), |event| show.event(&event))?;
     for message in live::about(&outcome) {
         eprintln!("lanesplit-measure: {}: {}", message.kind, message.text);
     }
@@ -149,11 +128,8 @@ pub(super) fn calibrate(arguments: &Calibrate) -> Result<ExitCode, Failure> {
         write_file(path, |file| export::json(file, &calibration))?;
     }
     show_result(arguments.json, &calibration)?;
-    Ok(status(outcome.ended))
-}
-
-fn status(ended: Ended) -> ExitCode {
-    if ended == Ended::Gone { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let is_whole = outcome.taps.iter().all(|tap| tap.gone.is_none());
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl ListeningArguments {
@@ -210,10 +186,10 @@ impl Show {
             Event::Progress(progress) => eprintln!("{progress}"),
             Event::Ending(reason) => {
                 let reason = match reason {
-                    Ended::Duration => "the time is over",
-                    Ended::Packets => "the packets were seen",
-                    Ended::Signal => "a signal came",
-                    Ended::Gone => "a tap is gone",
+                    Reason::Duration => "the time is over",
+                    Reason::Packets => "the packets were seen",
+                    Reason::Signal => "a signal came",
+                    Reason::Gone => "a tap is gone",
                 };
                 let start = if self.terminal && !self.quiet { "\n" } else { "" };
                 eprintln!(

@@ -16,7 +16,7 @@ use crate::session::Found;
 /// # Errors
 ///
 /// When the output cannot be written.
-pub fn log(output: &mut impl Write, found: &Found<'_>) -> io::Result<()> {
+pub fn log(output: &mut impl Write, found: &Found) -> io::Result<()> {
     let stamps = found.taps.iter().flat_map(|tap| [tap.first_ns, tap.last_ns]).flatten();
     let (first_ns, last_ns) =
         stamps.fold((u64::MAX, 0), |(first, last), ns| (ns.min(first), ns.max(last)));

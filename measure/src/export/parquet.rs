@@ -143,19 +143,6 @@ impl PacketFile {
         Ok(PacketFile { file: open(path, PACKETS)?, rows: Vec::new(), failure: None })
     }
 
-    /// Writes what is left.
-    ///
-    /// # Errors
-    ///
-    /// When anything could not be written, now or before.
-    pub fn finish(mut self, lanes: &Lanes) -> io::Result<()> {
-        self.flush(lanes);
-        match self.failure {
-            Some(failure) => Err(failure),
-            None => self.file.close().map(|_| ()).map_err(to_io),
-        }
-    }
-
     fn flush(&mut self, lanes: &Lanes) {
         if self.failure.is_none() && !self.rows.is_empty() {
             let written = self.file.next_row_group().and_then(|mut group| {
@@ -173,6 +160,14 @@ impl Rows for PacketFile {
         self.rows.push((*outcome, direction));
         if self.rows.len() == GROUP_ROWS {
             self.flush(lanes);
+        }
+    }
+
+    fn finish(mut self: Box<Self>, lanes: &Lanes) -> io::Result<()> {
+        self.flush(lanes);
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => self.file.close().map(|_| ()).map_err(to_io),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What the reader of a live run's figures must know.
 
-use super::{Ended, LiveTap, Outcome};
+use super::{LiveTap, Outcome, Reason};
 use crate::results::Message;
 use crate::source::Tap;
 
 /// All that a live run gives reason to say.
-pub fn about(outcome: &Outcome<'_>) -> Vec<Message> {
+pub fn about(outcome: &Outcome) -> Vec<Message> {
     let mut messages = Vec::new();
     for tap in Tap::BOTH {
         about_tap(tap, &outcome.taps[tap.index()], &mut messages);
@@ -32,7 +32,7 @@ pub fn about(outcome: &Outcome<'_>) -> Vec<Message> {
             ),
         ));
     }
-    if outcome.ended == Ended::Signal {
+    if outcome.ended == Reason::Signal {
         messages.push(Message::new("interrupted", "the run was ended by a signal".into()));
     }
     messages
@@ -111,7 +111,7 @@ fn about_tap(tap: Tap, live: &LiveTap, messages: &mut Vec<Message>) {
     }
 }
 
-fn about_stamps(tap: Tap, outcome: &Outcome<'_>, messages: &mut Vec<Message>) {
+fn about_stamps(tap: Tap, outcome: &Outcome, messages: &mut Vec<Message>) {
     let live = &outcome.taps[tap.index()];
     let counts = &outcome.found.taps[tap.index()];
     let name = tap.name();

@@ -153,7 +153,7 @@ pub enum LiveError {
 
 /// What ended a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum Reason {
     /// Its time was over.
     Duration,
     /// Its packets were seen.
@@ -165,13 +165,13 @@ pub enum Ended {
 }
 
 /// What came of a run.
-pub struct Outcome<'a> {
+pub struct Outcome {
     /// What was found.
-    pub found: Found<'a>,
+    pub found: Found,
     /// Of each tap.
     pub taps: [LiveTap; 2],
     /// What ended it.
-    pub ended: Ended,
+    pub ended: Reason,
 }
 
 /// What is told.
@@ -182,7 +182,7 @@ pub enum Event<'e> {
     /// Once a second.
     Progress(&'e Progress),
     /// What is under way is waited for.
-    Ending(Ended),
+    Ending(Reason),
 }
 
 /// Runs until something ends it.
@@ -190,17 +190,17 @@ pub enum Event<'e> {
 /// # Errors
 ///
 /// When a tap cannot be opened. What goes wrong later is in the outcome, beside what was measured.
-pub fn run<'a>(
+pub fn run(
     settings: &LiveSettings,
-    watch: &'a mut Watch<'_>,
+    watch: Watch,
     mut tell: impl FnMut(Event<'_>),
-) -> Result<Outcome<'a>, LiveError> {
+) -> Result<Outcome, LiveError> {
     // Before there is another thread, so that none of them gets the signals.
     let signals = block_signals()?;
     let mut taps = Taps::open(settings)?;
     tell(Event::Listening(&taps.lives));
     let mut progress = Progress::new(watch.recent());
-    let mut session = Session::new(settings.session.clone(), Some(watch));
+    let mut session = Session::new(settings.session.clone(), Some(Box::new(watch)));
     let ended = taps.measure(settings, &mut session, &signals, &mut progress, &mut tell);
     let found = session.finish();
     let lives = taps.close(&found);
@@ -257,25 +257,25 @@ impl Taps {
     fn measure(
         &mut self,
         settings: &LiveSettings,
-        session: &mut Session<'_>,
+        session: &mut Session,
         signals: &SignalFd,
         progress: &mut Progress,
         tell: &mut impl FnMut(Event<'_>),
-    ) -> Ended {
+    ) -> Reason {
         let began = Instant::now();
         let mut shown = began;
-        let mut ended: Option<(Ended, Instant)> = None;
+        let mut ended: Option<(Reason, Instant)> = None;
         while self.lines.iter().any(|line| line.full.is_some()) {
             self.feed(session);
             let signals = pending(signals);
             let reason = if signals > 0 {
-                Some(Ended::Signal)
+                Some(Reason::Signal)
             } else if self.lines.iter().any(|line| line.full.is_none()) {
-                Some(Ended::Gone)
+                Some(Reason::Gone)
             } else if settings.duration.is_some_and(|duration| began.elapsed() >= duration) {
-                Some(Ended::Duration)
+                Some(Reason::Duration)
             } else if settings.packets.is_some_and(|n| session.tap(Tap::Ingress).frames >= n) {
-                Some(Ended::Packets)
+                Some(Reason::Packets)
             } else {
                 None
             };
@@ -299,11 +299,11 @@ impl Taps {
                 tell(Event::Progress(progress));
             }
         }
-        ended.map_or(Ended::Gone, |(reason, _)| reason)
+        ended.map_or(Reason::Gone, |(reason, _)| reason)
     }
 
     /// Waits for a batch, and feeds it and what else there is.
-    fn feed(&mut self, session: &mut Session<'_>) {
+    fn feed(&mut self, session: &mut Session) {
         let mut select = Select::new();
         let receivers: Vec<(Tap, &Receiver<Batch>)> = Tap::BOTH
             .into_iter()
@@ -333,7 +333,7 @@ impl Taps {
     }
 
     /// Everything that is known of the taps, when their readers have ended.
-    fn close(mut self, found: &Found<'_>) -> [LiveTap; 2] {
+    fn close(mut self, found: &Found) -> [LiveTap; 2] {
         for tap in Tap::BOTH {
             let (line, live) = (&mut self.lines[tap.index()], &mut self.lives[tap.index()]);
             let counts = &found.taps[tap.index()];

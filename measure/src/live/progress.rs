@@ -3,10 +3,9 @@
 //! Percentiles are of the packets that left the matcher since the last look, so they lag by the window and say how
 //! it is now, not how it was on average.
 
-use std::cell::RefCell;
-use std::fmt;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use hdrhistogram::Histogram;
 
@@ -28,26 +27,26 @@ pub(super) struct Recent {
 }
 
 /// Passes rows on, and notes what progress shows.
-pub struct Watch<'r> {
-    recent: Rc<RefCell<Recent>>,
-    rows: Option<&'r mut dyn Rows>,
+pub struct Watch {
+    recent: Arc<Mutex<Recent>>,
+    rows: Option<Box<dyn Rows + Send>>,
 }
 
-impl<'r> Watch<'r> {
+impl Watch {
     /// In front of `rows`.
-    pub fn new(rows: Option<&'r mut dyn Rows>) -> Self {
+    pub fn new(rows: Option<Box<dyn Rows + Send>>) -> Self {
         // A minute; what takes longer counts as a minute.
         let delay = Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("two digits are fine");
         let recent = Recent { matched: 0, single: 0, delay };
-        Watch { recent: Rc::new(RefCell::new(recent)), rows }
+        Watch { recent: Arc::new(Mutex::new(recent)), rows }
     }
 
-    pub(super) fn recent(&self) -> Rc<RefCell<Recent>> {
+    pub(super) fn recent(&self) -> Arc<Mutex<Recent>> {
         self.recent.clone()
     }
 }
 
-impl Rows for Watch<'_> {
+impl Rows for Watch {
     #[inline]
     fn row(
         &mut self,
@@ -56,7 +55,7 @@ impl Rows for Watch<'_> {
         flows: &Flows,
         lanes: &Lanes,
     ) {
-        let recent = &mut *self.recent.borrow_mut();
+        let recent = &mut *self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if outcome.class[0] == Class::Matched {
             recent.matched += 1;
             let delay_ns = outcome.time_ns[1].abs_diff(outcome.time_ns[0]);
@@ -69,12 +68,16 @@ impl Rows for Watch<'_> {
             rows.row(outcome, direction, flows, lanes);
         }
     }
+
+    fn finish(self: Box<Self>, lanes: &Lanes) -> io::Result<()> {
+        self.rows.map_or(Ok(()), |rows| rows.finish(lanes))
+    }
 }
 
 /// How a run goes.
 #[derive(Debug)]
 pub struct Progress {
-    recent: Rc<RefCell<Recent>>,
+    recent: Arc<Mutex<Recent>>,
     elapsed: Duration,
     frames: [u64; 2],
     drops: [u64; 2],
@@ -89,7 +92,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(recent: Rc<RefCell<Recent>>) -> Self {
+    pub(super) fn new(recent: Arc<Mutex<Recent>>) -> Self {
         Progress {
             recent,
             elapsed: Duration::ZERO,
@@ -103,7 +106,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn take(&mut self, session: &Session<'_>, elapsed: Duration, drops: [u64; 2]) {
+    pub(super) fn take(&mut self, session: &Session, elapsed: Duration, drops: [u64; 2]) {
         let seconds = (elapsed - self.elapsed).as_secs_f64();
         for tap in Tap::BOTH {
             let frames = session.tap(tap).frames;
@@ -111,7 +114,7 @@ impl Progress {
             self.rates[tap.index()] = frames.saturating_sub(before) as f64 / seconds;
         }
         (self.elapsed, self.drops) = (elapsed, drops);
-        let recent = &mut *self.recent.borrow_mut();
+        let recent = &mut *self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever was seen at one tap only waits in the late memory until there is no more room.
         let single = recent.single + session.late() as u64;
         let lost = single.saturating_sub(std::mem::replace(&mut self.single, single));

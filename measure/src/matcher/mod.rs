@@ -15,10 +15,10 @@
 //!
 //! **One sighting at each tap, within the window** of each other: both are [`Class::Matched`].
 //!
-//! **Copies** of one identity form a *run* ([`run`]), which ends when each copy at one tap has its copy at the
+//! **Copies** of one identity form a *run* (`run.rs`), which ends when each copy at one tap has its copy at the
 //! other and the duplicate window has passed. Its rules are there.
 //!
-//! **Late memory** ([`late`]): packets seen at one tap only, after they left the ring. When the other tap sees
+//! **Late memory** (`late.rs`): packets seen at one tap only, after they left the ring. When the other tap sees
 //! one of them after all, both sightings are [`Class::OutOfWindow`]. What leaves the late memory, or is in it at
 //! the end, is [`Class::Single`]: lost, or unmatched.
 //!
@@ -282,6 +282,9 @@ impl Matcher {
     /// The oldest entry leaves; its run, if it was in one, is settled.
     #[inline(always)]
     fn leave(&mut self, lanes: &Lanes, flows: &mut Flows, sink: &mut impl Sink) {
+        if let Some(ahead) = self.ring.ahead(8) {
+            flows.prefetch(FlowId(ahead.flow));
+        }
         let Some(entry) = self.ring.pop() else { return };
         let alone = entry.class == [Class::Single, Class::Absent]
             || entry.class == [Class::Absent, Class::Single];
@@ -354,5 +357,98 @@ fn outcome(entry: &Entry) -> Outcome {
         flow: FlowId(entry.flow),
         wire_bytes: entry.wire_bytes,
         lane: entry.lane,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::StreamKey;
+
+    #[derive(Default)]
+    struct Outcomes(Vec<Outcome>);
+
+    impl Sink for Outcomes {
+        fn outcome(&mut self, outcome: &Outcome, _: &mut Flows, _: &Lanes) {
+            self.0.push(*outcome);
+        }
+    }
+
+    /// What comes of sightings: (time, tap, digest, check, stream).
+    fn outcomes(rules: Rules, sightings: &[(u64, Tap, u64, u64, u8)]) -> Vec<Outcome> {
+        let mut flows = Flows::new(1 << 10, false);
+        let mut lanes = Lanes::default();
+        let lane = lanes.id(&crate::lane::LaneKey::dscp(0));
+        let (mut matcher, mut sink) = (Matcher::new(rules), Outcomes::default());
+        for &(time_ns, tap, digest, check, stream) in sightings {
+            let sighting = Sighting {
+                digest: [digest; 2],
+                check,
+                time_ns,
+                order_ns: time_ns,
+                stream: flows.stream_id(&StreamKey::v4(u64::from(stream), 17, false)),
+                wire_bytes: 60,
+                sequence: 0,
+                acknowledgement: 0,
+                tcp_flags: 0,
+                lane,
+                clock: 0,
+            };
+            matcher.see(&sighting, tap, &lanes, &mut flows, &mut sink);
+        }
+        matcher.finish(&lanes, &mut flows, &mut sink);
+        sink.0
+    }
+
+    #[test]
+    fn packets_whose_digests_collide_are_told_apart_by_check_and_stream() {
+        let sightings = [
+            (1_000, Tap::Ingress, 7, 1, 1),
+            (2_000, Tap::Ingress, 7, 2, 1),
+            (3_000, Tap::Ingress, 7, 1, 2),
+            (5_000, Tap::Egress, 7, 1, 2),
+            (6_000, Tap::Egress, 7, 2, 1),
+            (7_000, Tap::Egress, 7, 1, 1),
+        ];
+        let found = outcomes(Rules::default(), &sightings);
+        let found: Vec<_> = found.iter().map(|outcome| (outcome.class, outcome.time_ns)).collect();
+        let matched = [Class::Matched; 2];
+        let times = [[1_000, 7_000], [2_000, 6_000], [3_000, 5_000]];
+        assert_eq!(found, times.map(|times| (matched, times)));
+    }
+
+    #[test]
+    fn a_digest_whose_table_slots_collide_finds_its_own_packet() {
+        // Digests of one home and tag, thousands of them, through growth and removal.
+        let mut sightings = Vec::new();
+        for number in 0..20_000_u64 {
+            let at_ns = number * 100_000;
+            sightings.push((at_ns, Tap::Ingress, number % 64, number, 1));
+            if number >= 50 {
+                sightings.push((at_ns + 1, Tap::Egress, (number - 50) % 64, number - 50, 1));
+            }
+        }
+        let rules = Rules { window_ns: 20_000_000, ..Rules::default() };
+        let found = outcomes(rules, &sightings);
+        let matched = found.iter().filter(|outcome| outcome.class == [Class::Matched; 2]);
+        assert_eq!(matched.clone().count(), 19_950);
+        assert!(matched.into_iter().all(|o| o.time_ns[1] - o.time_ns[0] == 5_000_001));
+    }
+
+    #[test]
+    fn one_packet_over_and_over_is_ambiguous_once_nothing_can_tell() {
+        // Always ten on their way, one lost in the middle, for many windows.
+        let mut sightings = Vec::new();
+        for number in 0..5_000_u64 {
+            sightings.push((number * 10_000_000, Tap::Ingress, 1, 1, 1));
+            if number != 2_000 {
+                sightings.push((number * 10_000_000 + 95_000_000, Tap::Egress, 1, 1, 1));
+            }
+        }
+        sightings.sort_by_key(|sighting| sighting.0);
+        let found = outcomes(Rules::default(), &sightings);
+        let count = |tap: usize, class| found.iter().filter(|o| o.class[tap] == class).count();
+        let ambiguous = [0, 1].map(|tap| count(tap, Class::Ambiguous));
+        assert_eq!(ambiguous, [5_000, 4_999]);
     }
 }

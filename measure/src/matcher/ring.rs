@@ -127,6 +127,13 @@ impl Ring {
         &self.entries[number as usize & (self.entries.len() - 1)]
     }
 
+    /// The entry that will be the oldest when some more have left.
+    #[inline(always)]
+    pub(super) fn ahead(&self, of_first: u64) -> Option<&Entry> {
+        let number = self.first + of_first;
+        (number < self.next).then(|| self.entry(number))
+    }
+
     #[inline(always)]
     pub(super) fn entry_mut(&mut self, number: u64) -> &mut Entry {
         let mask = self.entries.len() - 1;
@@ -167,7 +174,8 @@ impl Ring {
             if slot >> 32 == u64::from(tag) {
                 let number = self.number(slot as u32);
                 let entry = self.entry(number);
-                if entry.digest == digest && same(entry) {
+                let [low, high] = entry.digest;
+                if (low ^ digest[0]) | (high ^ digest[1]) == 0 && same(entry) {
                     return Some((Slot(at), number));
                 }
             }
@@ -207,9 +215,8 @@ impl Ring {
         let word = u64::from(tag(entry.digest)) << 32 | u64::from(number as u32);
         remove(&mut self.slots, word);
         // The next ones' slots, a little ahead.
-        let ahead = number + 16;
-        if ahead < self.next {
-            self.prefetch_slot(self.entry(ahead).digest);
+        if let Some(ahead) = self.ahead(16) {
+            self.prefetch_slot(ahead.digest);
         }
         Some(entry)
     }

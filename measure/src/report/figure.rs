@@ -1,8 +1,11 @@
-//! Charts as SVG: curves with a legend, both axes labelled with their units.
+//! Charts as SVG: both axes labelled with their units, the legend below.
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
+
+/// From this ratio of greatest to least an axis is logarithmic: below it would have hardly a label.
+const LOG_FROM: f64 = 30.0;
 
 const PIXELS: (u32, u32) = (640, 400);
 
@@ -11,21 +14,24 @@ const PIXELS: (u32, u32) = (640, 400);
 pub(super) enum Scale {
     /// A time from zero on, and so is the vertical axis unless it is a share.
     Time,
-    /// A time on a logarithmic axis.
+    /// A time, on a logarithmic axis when it spans more than [`LOG_FROM`].
     TimeLog,
 }
 
-/// One curve; points are in nanoseconds, or nanoseconds and percent.
+/// Of a curve, in nanoseconds, or nanoseconds and percent.
+pub(super) type Points = Vec<(f64, f64)>;
+
+/// One curve.
 #[derive(Debug, Clone)]
 pub(super) struct Curve {
     name: String,
     colour: RGBColor,
-    points: Vec<(f64, f64)>,
+    points: Points,
     width: u32,
 }
 
 impl Curve {
-    pub(super) fn new(name: String, colour: RGBColor, points: Vec<(f64, f64)>) -> Self {
+    pub(super) fn new(name: String, colour: RGBColor, points: Points) -> Self {
         Curve { name, colour, points, width: 2 }
     }
 
@@ -61,7 +67,7 @@ fn unit(most_ns: f64) -> (f64, &'static str) {
     }
 }
 
-/// The chart as an SVG element. A vertical axis whose name does not speak of a share (`%`) is a time.
+/// The chart as a figure of HTML. A vertical axis whose name does not speak of a share (`%`) is a time.
 pub(super) fn chart(
     title: &str,
     x_name: &str,
@@ -76,6 +82,7 @@ pub(super) fn chart(
     // Of a logarithmic axis the middle decides what reads well.
     let (x_unit, x_unit_name) = match scale {
         Scale::Time => unit(most_x),
+        Scale::TimeLog if most_x < LOG_FROM * least_x => unit(most_x),
         Scale::TimeLog => unit((least_x.max(1.0) * most_x).sqrt() * 10.0),
     };
     let is_share = y_name.contains('%');
@@ -101,6 +108,11 @@ pub(super) fn chart(
             let right = if most_x > 0.0 { most_x / x_unit } else { 1.0 };
             draw(&area, &labels, 0.0..right, top, &scaled)
         }
+        Scale::TimeLog if most_x < LOG_FROM * least_x => {
+            let room = (most_x - least_x).max(0.02 * most_x) * 0.05;
+            let (left, right) = ((least_x - room).max(0.0), most_x + room);
+            draw(&area, &labels, left / x_unit..right / x_unit, top, &scaled)
+        }
         Scale::TimeLog => {
             let (left, right) = (least_x.max(1.0) / x_unit * 0.9, most_x.max(1.0) / x_unit * 1.1);
             draw(&area, &labels, (left..right).log_scale(), top, &scaled)
@@ -108,8 +120,20 @@ pub(super) fn chart(
     };
     drawn.map_err(|error| error.to_string())?;
     drop(area);
-    // Within a page it is an element like others.
-    Ok(svg.replace("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n", ""))
+    Ok(format!("<figure>{svg}<figcaption>{}</figcaption></figure>", legend(curves)))
+}
+
+/// Below the chart, where it hides nothing.
+fn legend(curves: &[Curve]) -> String {
+    let entry = |curve: &Curve| {
+        let RGBColor(red, green, blue) = curve.colour;
+        let name = super::escaped(&curve.name);
+        let width = curve.width + 1;
+        format!(
+            "<span><i style=\"border-top:{width}px solid rgb({red},{green},{blue})\"></i>{name}</span>"
+        )
+    };
+    curves.iter().map(entry).collect()
 }
 
 struct Labels<'a> {
@@ -153,18 +177,8 @@ where
         .draw()?;
     for curve in curves {
         let style = curve.colour.stroke_width(curve.width);
-        chart
-            .draw_series(LineSeries::new(curve.points.iter().copied(), style))?
-            .label(&curve.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        chart.draw_series(LineSeries::new(curve.points.iter().copied(), style))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.2))
-        .label_font(("sans-serif", 12))
-        .draw()?;
     area.present()?;
     Ok(())
 }

@@ -4,7 +4,7 @@ mod figure;
 
 use std::fmt::Write;
 
-use figure::{Curve, Scale, chart, colour};
+use figure::{Curve, Points, Scale, chart, colour};
 
 use crate::classes::SizeClasses;
 use crate::compare::{ALL, Comparison, Interval, completion_times};
@@ -18,6 +18,8 @@ use crate::stored::Run;
 
 /// Most lanes that are drawn, those with most packets.
 const LANES_DRAWN: usize = 6;
+/// Bins of time that make one point of loss: single ones hold too few packets.
+const LOSS_BINS_JOINED: usize = 6;
 /// Bars of a density.
 const BINS: usize = 40;
 
@@ -112,7 +114,7 @@ pub fn comparison(a: &Run, b: &Run, comparison: &Comparison) -> Result<String, S
         )?);
     }
     body.push_str("</div>");
-    without(&mut body, &missing, "both runs have no flow in one picture");
+    without(&mut body, &missing, "no flow of this size in one run or in both");
     if !comparison.notes.is_empty() {
         body.push_str("<h2>What to know</h2><ul>");
         for note in &comparison.notes {
@@ -211,7 +213,11 @@ fn figures(body: &mut String, results: &Results) {
             summary_row(body, &format!("{name}{figure}"), summary);
         }
         if let Some(ns) = way.p95_p50_ns {
-            let _ = write!(body, "<tr><td>{name}P95-P50<td colspan=10>{}", time(ns as f64));
+            let _ = write!(
+                body,
+                "<tr><td>{name}P95-P50<td><td><td><td>{}<td colspan=6>",
+                time(ns as f64)
+            );
         }
     }
     for lane in &results.lanes {
@@ -264,7 +270,7 @@ fn over_time(body: &mut String, lanes: &[LaneResult]) -> Result<(), String> {
     let mut delays = Vec::new();
     let mut losses = Vec::new();
     for (number, lane) in drawn.iter().enumerate() {
-        let line = |figure: fn(&Point) -> Option<u64>| -> Vec<(f64, f64)> {
+        let line = |figure: fn(&Point) -> Option<u64>| -> Points {
             lane.over_time
                 .iter()
                 .filter_map(|point| Some((since(point), figure(point)? as f64)))
@@ -278,8 +284,10 @@ fn over_time(body: &mut String, lanes: &[LaneResult]) -> Result<(), String> {
         let p99 =
             Curve::new(format!("{}, p99", lane.lane), colour(number), line(|point| point.p99_ns));
         delays.push(p99.thin());
-        let loss = lane.over_time.iter().map(|point| {
-            (since(point), 100.0 * point.lost as f64 / (point.lost + point.packets).max(1) as f64)
+        let loss = lane.over_time.chunks(LOSS_BINS_JOINED).map(|points| {
+            let sum = |count: fn(&Point) -> u64| points.iter().map(count).sum::<u64>() as f64;
+            let all = sum(|point| point.lost + point.packets).max(1.0);
+            (since(&points[points.len() / 2]), 100.0 * sum(|point| point.lost) / all)
         });
         losses.push(Curve::new(lane.lane.clone(), colour(number), loss.collect()));
     }
@@ -338,7 +346,7 @@ fn distribution(
         all().fold((f64::MAX, 1.0_f64), |(least, most), ns| (least.min(ns), most.max(ns)));
     let least = least.max(1.0);
     let names = classes.names();
-    let curves = |points: &dyn Fn(&[f64]) -> Vec<(f64, f64)>| -> Vec<Curve> {
+    let curves = |points: &dyn Fn(&[f64]) -> Points| -> Vec<Curve> {
         let met = by_class.iter().filter(|(_, figures)| !figures.is_empty());
         met.map(|(name, figures)| {
             let number = names.iter().position(|known| known == name).unwrap_or(0);
@@ -388,7 +396,7 @@ fn without(body: &mut String, classes: &[String], why: &str) {
 }
 
 /// Steps of the distribution function, in percent.
-fn cumulative(sorted: &[f64]) -> Vec<(f64, f64)> {
+fn cumulative(sorted: &[f64]) -> Points {
     let share = |count: usize| 100.0 * count as f64 / sorted.len() as f64;
     // No more steps than anybody can see.
     let step = (sorted.len() / 1000).max(1);
@@ -402,7 +410,7 @@ fn cumulative(sorted: &[f64]) -> Vec<(f64, f64)> {
 }
 
 /// Shares of flows in bins that are equally wide on a logarithmic axis, as steps.
-fn density(sorted: &[f64], least: f64, most: f64) -> Vec<(f64, f64)> {
+fn density(sorted: &[f64], least: f64, most: f64) -> Points {
     let width = ((most / least).ln() / BINS as f64).max(1e-9);
     let mut bins = [0_usize; BINS];
     for &ns in sorted {
@@ -428,6 +436,9 @@ fn html(title: &str, body: &str) -> String {
          td,th{{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}}\
          td:first-child,th:first-child,td.text{{text-align:left}}td.text{{white-space:normal}}\
          .figures{{display:flex;flex-wrap:wrap;gap:12px}}\
+         figure{{margin:0;width:640px}}figcaption{{padding-left:62px;font-size:13px}}\
+         figcaption span{{margin-right:1.2em;white-space:nowrap}}\
+         figcaption i{{display:inline-block;width:20px;vertical-align:middle;margin-right:.4em}}\
          .message{{border-left:4px solid #d55e00;background:#fdf3ec;padding:.5em .8em}}\
          .none{{color:#555;font-style:italic}}</style></head><body>{body}</body></html>\n"
     )

@@ -1,9 +1,9 @@
 """Writes the captures of tests/exact/main.rs with scapy: traffic as a sender makes it, and what a WAN makes of it.
 
-    captures.py CASE FOLDER
+    captures.py FOLDER
 
-writes FOLDER/ingress.pcap, FOLDER/egress.pcap (or one both.pcapng) and FOLDER/expected.json: what was planted. The
-figures in it are computed here, from what was planted, and from nothing that the program under test has.
+writes FOLDER/CASE/ingress.pcap, egress.pcap (or one both.pcapng) and expected.json: what was planted. The figures
+in it are computed here, from what was planted, and from nothing that the program under test has.
 """
 
 import json
@@ -594,18 +594,32 @@ def restarts(world):
     world.matches = ([(index // 8, at, d) for index, (_, at, d) in enumerate(world.matches[0])], [])
 
 
-WITH_OPTIONS = {
+CASES = {
+    "delay_and_loss": (delay_and_loss, {}),
     "short_snap": (delay_and_loss, dict(snap=64)),
     "one_file": (delay_and_loss, dict(both=("lan0", "wan0"))),
+    "duplicates": (duplicates, {}),
+    "reordering": (reordering, {}),
+    "retransmissions": (retransmissions, {}),
+    "collisions": (collisions, {}),
+    "identification_wraps": (identification_wraps, {}),
+    "both_directions": (both_directions, {}),
+    "tunnels": (tunnels, {}),
+    "tags": (tags, {}),
+    "out_of_window": (out_of_window, {}),
+    "random_copies": (random_copies, {}),
+    "undecidable": (undecidable, {}),
+    "restarts": (restarts, {}),
 }
 
 
 def main():
-    case, folder = sys.argv[1], Path(sys.argv[2])
-    make, options = WITH_OPTIONS.get(case, (globals().get(case), {}))
-    world = World(case)
-    make(world)
-    world.write(folder, **options)
+    for case, (make, options) in CASES.items():
+        folder = Path(sys.argv[1]) / case
+        folder.mkdir(parents=True)
+        world = World(case)
+        make(world)
+        world.write(folder, **options)
 
 
 if __name__ == "__main__":

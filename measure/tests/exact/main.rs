@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -24,20 +25,10 @@ struct Case {
 impl Case {
     /// Makes the captures and measures them; `None` when scapy is not there.
     fn run(name: &str, arguments: &[&str]) -> Option<Case> {
-        Case::run_as(name, name, arguments)
-    }
-
-    fn run_as(folder: &str, name: &str, arguments: &[&str]) -> Option<Case> {
         if !has_scapy() {
             return None;
         }
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("exact").join(folder);
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).expect("the test's folder can be created");
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/exact/captures.py");
-        let made = Command::new(PYTHON).arg(script).arg(name).arg(&folder).output();
-        let made = made.expect("python3 is there");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let folder = captures().join(name);
         let text = std::fs::read_to_string(folder.join("expected.json")).expect("expected.json");
         let expected = serde_json::from_str(&text).expect("expected.json");
         let output = measure(&folder, arguments);
@@ -143,6 +134,20 @@ fn measure(folder: &Path, arguments: &[&str]) -> Output {
     }
     command.args(["--json", "--flows", "flows.jsonl"]).args(arguments);
     command.output().expect("the program runs")
+}
+
+/// The folder of all captures, made by the first test that wants one: scapy takes long to start.
+fn captures() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("exact");
+        let _ = std::fs::remove_dir_all(&folder);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/exact/captures.py");
+        let made = Command::new(PYTHON).arg(script).arg(&folder).output();
+        let made = made.expect("python3 is there");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        folder
+    })
 }
 
 /// Whether scapy is there; loud when not.

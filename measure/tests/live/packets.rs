@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use measure::flow::{Direction, Flows};
@@ -26,16 +28,24 @@ struct Stamps {
     others: Vec<[Class; 2]>,
 }
 
-impl Rows for Stamps {
+/// Keeps what the test looks at afterwards.
+struct Keep(Arc<Mutex<Stamps>>);
+
+impl Rows for Keep {
     fn row(&mut self, outcome: &Outcome, _: Option<Direction>, flows: &Flows, _: &Lanes) {
+        let stamps = &mut *self.0.lock().expect("nobody panics with it");
         let Some(flow) = flows.iter().nth(outcome.flow.0 as usize) else { return };
-        if flows.key(flow).destination_port() != self.port {
+        if flows.key(flow).destination_port() != stamps.port {
             return;
         }
         match outcome.class[0] {
-            Class::Matched => self.packets.push(outcome.time_ns),
-            _ => self.others.push(outcome.class),
+            Class::Matched => stamps.packets.push(outcome.time_ns),
+            _ => stamps.others.push(outcome.class),
         }
+    }
+
+    fn finish(self: Box<Self>, _: &Lanes) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -55,14 +65,13 @@ fn measure_while(site: &Site, port: u16, frames: u64, work: impl FnOnce() + Send
         linger: Duration::from_secs(1),
         session: Settings::default(),
     };
-    let mut stamps = Stamps { port, ..Stamps::default() };
+    let stamps = Arc::new(Mutex::new(Stamps { port, ..Stamps::default() }));
     let (say, listening) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        let stamps = &mut stamps;
+        let watch = Watch::new(Some(Box::new(Keep(stamps.clone()))));
         let measuring = scope.spawn(move || {
             site.measuring.enter(|| {
-                let mut watch = Watch::new(Some(stamps));
-                let outcome = live::run(&settings, &mut watch, |event| {
+                let outcome = live::run(&settings, watch, |event| {
                     if matches!(event, Event::Listening(_)) {
                         say.send(()).expect("the test waits");
                     }
@@ -75,7 +84,7 @@ fn measure_while(site: &Site, port: u16, frames: u64, work: impl FnOnce() + Send
         work();
         measuring.join().expect("it ends");
     });
-    stamps
+    std::mem::take(&mut stamps.lock().expect("it has ended"))
 }
 
 /// A line of mgen's log.

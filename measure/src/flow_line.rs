@@ -59,7 +59,7 @@ pub struct FlowLine {
     pub jitter_ns: Option<f64>,
     /// From SYN to SYN-ACK at the ingress tap.
     pub handshake_rtt_ns: Option<u64>,
-    /// How far `fct_ns` and `delay_mean_ns` may be off, in either direction.
+    /// How far `fct_ns` and `delay_mean_ns` may be off, in either direction, if the rig was calibrated.
     pub error_bound_ns: Option<u64>,
 }
 

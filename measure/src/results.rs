@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::classes::SizeClasses;
+use crate::export::table::time;
 use crate::flow::Direction;
 use crate::flow_line::FlowLine;
 use crate::matcher::Memory;
@@ -180,8 +181,28 @@ pub struct FlowCounts {
 pub struct ErrorBound {
     /// In either direction; `None`: nothing is known.
     pub ns: Option<u64>,
+    /// Whether it was measured on this rig; if not, it is the least it can be.
+    pub calibrated: bool,
     /// Where that comes from.
     pub from: String,
+}
+
+impl ErrorBound {
+    /// The bound, where it is more than a lower limit.
+    pub fn calibrated_ns(&self) -> Option<u64> {
+        self.ns.filter(|_| self.calibrated)
+    }
+}
+
+impl std::fmt::Display for ErrorBound {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let from = &self.from;
+        match self.ns.map(|ns| time(ns as f64)) {
+            None => write!(out, "not known ({from})"),
+            Some(ns) if self.calibrated => write!(out, "a time is right to within {ns} ({from})"),
+            Some(ns) => write!(out, "not known, at least {ns} ({from})"),
+        }
+    }
 }
 
 /// The clock of egress less that of ingress.

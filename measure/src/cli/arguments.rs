@@ -243,16 +243,17 @@ impl RuleArguments {
     ) -> Result<ErrorBound, Failure> {
         if let Some(bound) = self.error_bound {
             let ns = Some(bound.as_nanos() as u64);
-            return Ok(ErrorBound { ns, from: "--error-bound".into() });
+            return Ok(ErrorBound { ns, calibrated: true, from: "--error-bound".into() });
         }
         if let Some(path) = &self.calibration {
             let calibration = Calibration::load(path).map_err(Failure::Calibration)?;
             let from = format!("calibration {}", path.display());
-            return Ok(ErrorBound { ns: Some(calibration.error_bound_ns), from });
+            let ns = Some(calibration.error_bound_ns);
+            return Ok(ErrorBound { ns, calibrated: true, from });
         }
         let ns = resolution_ns.into_iter().flatten().max();
-        let from = "the unit of the stamps; what the rig adds is not known, `calibrate` finds it";
-        Ok(ErrorBound { ns, from: from.into() })
+        let from = "the unit of the stamps; `calibrate` finds what the rig adds";
+        Ok(ErrorBound { ns, calibrated: false, from: from.into() })
     }
 }
 

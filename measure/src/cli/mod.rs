@@ -130,7 +130,7 @@ fn conclude(
     output: &OutputArguments,
 ) -> Result<ExitCode, Failure> {
     let bound = rules.error_bound(run.resolution_ns)?;
-    let flows: Vec<FlowLine> = flow_line::flow_lines(&run.found, bound.ns).collect();
+    let flows: Vec<FlowLine> = flow_line::flow_lines(&run.found, bound.calibrated_ns()).collect();
     let mut results = Results::of(&mut run.found, &flows, &rules.classes, bound);
     assert!(results.balances(), "packets are not accounted for: {results:?}");
     results.offset.estimated = rules.estimate_offset;

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::classes::{MORE, SizeClasses};
 use crate::flow::Direction;
-use crate::results::FlowLine;
+use crate::flow_line::FlowLine;
 use crate::stored::Run;
 
 /// Of fewer flows no verdict is given.

@@ -111,11 +111,6 @@ impl Identifier {
         Identifier { digester: Digester::random(), words: Words::default(), content_bytes }
     }
 
-    /// Bytes of content that belong to the identity.
-    pub fn content_bytes(&self) -> usize {
-        self.content_bytes
-    }
-
     /// How many bytes of content the capture kept of a packet, when it kept its headers and not all of it.
     pub fn kept_content(bytes: &[u8], wire_bytes: usize) -> Option<usize> {
         let window = Window::new(bytes, wire_bytes);

@@ -16,7 +16,7 @@
 //!
 //! And told:
 //!
-//! * [`results`] is what is stored and shown, [`messages`] what the reader must know beside it
+//! * [`results`] and [`flow_line`] are what is stored and shown, [`messages`] what the reader must know beside it
 //! * [`export`] writes it to files, [`stored`] reads it back
 //! * [`report`] draws it, [`compare`] sets two runs against each other
 //! * [`calibration`] is how far a rig's times are off
@@ -33,6 +33,7 @@ pub mod compare;
 pub mod digest;
 pub mod export;
 pub mod flow;
+pub mod flow_line;
 pub mod identity;
 pub mod lane;
 pub mod live;

@@ -449,10 +449,11 @@ mod tests {
         feed(&mut session, Tap::Ingress, Stamp::Hardware, &[(1, 1_000), (2, 2_000)], 0);
         feed(&mut session, Tap::Egress, Stamp::Hardware, &[(1, 1_500)], 0);
         feed(&mut session, Tap::Egress, Stamp::Software, &[(2, 700)], 0);
-        let found = session.finish();
-        let way = &found.measurement.ways[0];
-        assert_eq!((way.matched, way.without_delay, way.delay.len()), (2, 1, 1));
-        assert_eq!(way.delay.min(), Some(500));
+        let mut found = session.finish();
+        let way = &mut found.measurement.ways[0];
+        let delay = way.delay.summary();
+        assert_eq!((way.matched, way.without_delay), (2, 1));
+        assert_eq!((delay.samples, delay.min), (1, Some(500)));
         assert_eq!((found.taps[1].other_clock, found.taps[1].backwards), (1, 0));
     }
 
@@ -462,10 +463,11 @@ mod tests {
         feed(&mut session, Tap::Egress, Stamp::Software, &[], 10_000_000_000);
         feed(&mut session, Tap::Ingress, Stamp::Software, &[(1, 9_000_000_000)], 0);
         feed(&mut session, Tap::Egress, Stamp::Software, &[(1, 8_999_999_000)], 0);
-        let found = session.finish();
+        let mut found = session.finish();
         assert_eq!(found.measurement.classes.map(|classes| classes.matched), [1, 1]);
         assert_eq!(found.taps[1].promises_broken, 1);
-        assert_eq!(found.measurement.ways[1].delay.min(), Some(1_000), "seen at egress first");
+        let delay = found.measurement.ways[1].delay.summary();
+        assert_eq!(delay.min, Some(1_000), "seen at egress first");
     }
 
     #[test]

@@ -93,21 +93,6 @@ impl Series {
         }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> u64 {
-        self.count
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The least.
-    pub fn min(&self) -> Option<i64> {
-        (self.count > 0).then_some(self.min)
-    }
-
     /// Whether percentiles are samples themselves.
     pub fn is_exact(&self) -> bool {
         self.histograms.is_none()

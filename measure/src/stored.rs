@@ -5,7 +5,8 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::export;
-use crate::results::{FlowLine, Results};
+use crate::flow_line::FlowLine;
+use crate::results::Results;
 
 const RESULTS: &str = "results.json";
 const FLOWS: &str = "flows.jsonl";

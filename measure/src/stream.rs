@@ -167,16 +167,6 @@ impl Streams {
         self.keys.get(id.0 as usize)
     }
 
-    /// Number of streams.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// Whether none was seen.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
     /// The stream, or the slot where it would go.
     #[inline(always)]
     fn find(&mut self, key: &StreamKey) -> Result<StreamId, usize> {

@@ -14,10 +14,8 @@ use measure::session::Settings;
 use measure::source::packet_socket::TapSettings;
 use measure::source::timestamping::Wanted;
 
-use super::{
-    Calibrate, Ended, Failure, OutputArguments, RuleArguments, conclude, duration,
-    show as show_result, write_file,
-};
+use super::arguments::{Calibrate, OutputArguments, RuleArguments, duration};
+use super::{Ended, Failure, conclude, show as show_result, write_file};
 
 #[derive(Args)]
 pub(super) struct Live {
@@ -101,7 +99,7 @@ pub(super) fn run(arguments: &Live) -> Result<ExitCode, Failure> {
         notes: live::about(&outcome),
         sources: settings.interfaces,
         failures: [None, None],
-        resolution_ns: [None; 2],
+        resolution_ns: [Some(1); 2],
         live: Some(outcome.taps),
         found: outcome.found,
     };

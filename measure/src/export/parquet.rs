@@ -15,10 +15,10 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
 use crate::flow::{Direction, FlowId, Flows};
+use crate::flow_line::FlowLine;
 use crate::lane::Lanes;
 use crate::matcher::{Class, Outcome};
 use crate::measurement::Rows;
-use crate::results::FlowLine;
 
 /// Rows of a group.
 pub const GROUP_ROWS: usize = 1 << 18;

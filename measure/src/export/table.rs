@@ -25,17 +25,7 @@ impl fmt::Display for Table<'_> {
                 writeln!(out, "{:<24}{:>12}{:>10}{figures}", lane.lane, lane.matched, lane.lost)?;
             }
         }
-        match results.error_bound.ns {
-            Some(ns) => {
-                let bound = time(ns as f64);
-                writeln!(
-                    out,
-                    "\nerror bound: each time is right to within {bound} ({})",
-                    results.error_bound.from
-                )
-            }
-            None => writeln!(out, "\nerror bound: unknown ({})", results.error_bound.from),
-        }
+        writeln!(out, "\nerror bound: {}", results.error_bound)
     }
 }
 

@@ -161,11 +161,6 @@ impl Matcher {
         Memory { bytes: self.ring.bytes() as u64, ..self.memory }
     }
 
-    /// Packets seen at one tap only of which nothing more is expected, as yet.
-    pub fn late(&self) -> usize {
-        self.late.len()
-    }
-
     /// Asks the memory for what [`Matcher::see`] will look at, first for the table.
     #[inline(always)]
     pub fn prefetch_slot(&self, sighting: &Sighting) {
@@ -176,6 +171,11 @@ impl Matcher {
     #[inline(always)]
     pub fn prefetch_entry(&self, sighting: &Sighting) {
         self.ring.prefetch_entry(sighting.digest);
+    }
+
+    /// Packets seen at one tap only of which nothing more is expected, as yet.
+    pub fn late(&self) -> usize {
+        self.late.len()
     }
 
     /// Whether a packet that the ring holds is this one.

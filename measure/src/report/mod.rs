@@ -10,8 +10,9 @@ use crate::classes::SizeClasses;
 use crate::compare::{ALL, Comparison, Interval, completion_times};
 use crate::export::table::time;
 use crate::flow::Direction;
+use crate::flow_line::FlowLine;
 use crate::over_time::Point;
-use crate::results::{ClassResult, DirectionResult, FlowLine, LaneResult, Results};
+use crate::results::{ClassResult, DirectionResult, LaneResult, Results};
 use crate::source::Tap;
 use crate::statistics::Summary;
 use crate::stored::Run;
@@ -154,11 +155,10 @@ fn sources(body: &mut String, results: &Results) {
         );
     }
     body.push_str("</table>");
-    let bound = results.error_bound.ns.map_or("not known".into(), |ns| time(ns as f64));
     let _ = write!(
         body,
-        "<p>Error bound of every time: {bound} ({}). Clock offset taken off egress: {} ns{}. Window: {}. {}</p>",
-        escaped(&results.error_bound.from),
+        "<p>Error bound of every time: {}. Clock offset taken off egress: {} ns{}. Window: {}. {}</p>",
+        escaped(&results.error_bound.to_string()),
         results.offset.ns,
         if results.offset.estimated { ", <strong>estimated</strong>" } else { "" },
         time(results.settings.window_ns as f64),

@@ -10,7 +10,6 @@ use crate::identity::FRAME_BYTES_MAX;
 /// A capture file, or one interface of a pcapng file.
 #[derive(Debug)]
 pub struct FileTap {
-    path: PathBuf,
     reader: Reader,
     chunk: Chunk,
     interface: Option<u32>,
@@ -24,7 +23,7 @@ impl FileTap {
     /// As [`Reader::open`].
     pub fn open(path: &Path, interface: Option<u32>) -> Result<FileTap, CaptureError> {
         let reader = Reader::open(path)?;
-        Ok(FileTap { path: path.to_owned(), reader, chunk: Chunk::new(), interface })
+        Ok(FileTap { reader, chunk: Chunk::new(), interface })
     }
 
     /// The coarsest unit of its stamps that is known so far.
@@ -35,11 +34,6 @@ impl FileTap {
         };
         let of_wanted = interfaces.iter().enumerate().filter(wanted);
         of_wanted.map(|(_, interface)| interface.resolution_ns).max()
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Replaces the batch's contents by the next frames; `false` and an empty batch at the end, which is then

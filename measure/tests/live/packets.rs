@@ -258,3 +258,48 @@ fn every_udp_packet_has_the_stamps_that_tcpdump_and_tshark_give_it_to_the_nanose
     );
     assert_eq!(different, 0, "the first: {:?} and {:?}", ours[0], theirs[0]);
 }
+
+/// A figure of ITGDec's summary.
+fn itg_figure(summary: &str, name: &str) -> Option<f64> {
+    let line = summary.lines().find(|line| line.starts_with(name))?;
+    line.split_once('=')?.1.split_whitespace().next()?.parse().ok()
+}
+
+#[test]
+fn jitter_and_delay_of_a_flow_lie_beside_those_of_d_itg() {
+    let Some(site) = Site::new() else { return };
+    if !has("ITGSend") {
+        return;
+    }
+    // Half of it is taken, in bursts, so the queue makes most of the jitter.
+    site.slow("1mbit");
+    let log = site.file("itg.log");
+    let log = text(&log);
+    let receiver = site.server.spawn(&["ITGRecv", "-l", log]);
+    wait_for("ITGRecv to listen", BOUND, || site.server.run(&["ss", "-ltn"]).contains(":9000"));
+    let measuring = site.measure(&["--ingress", "tap0", "--egress", "tap1"]);
+    let flow =
+        ["-a", "10.0.0.2", "-rp", "8999", "-T", "UDP", "-O", "1000", "-c", "172", "-z", "2000"];
+    site.client.run(&[&["ITGSend"], &flow[..]].concat());
+    let mut summary = String::new();
+    wait_for("d-itg's log to be complete", BOUND, || {
+        let decoded = site.server.try_run(&["ITGDec", log]);
+        summary = String::from_utf8_lossy(&decoded.stdout).into_owned();
+        itg_figure(&summary, "Total packets") == Some(2000.0)
+    });
+    drop(receiver);
+    let ended = measuring.stop();
+    let found = ended.flows.iter().find(|flow| flow["dst_port"] == 8999).expect("it was sent");
+    assert_eq!((&found["packets_egress"], &found["lost"]), (&2000.into(), &0.into()), "{found:#}");
+    let theirs = |name: &str| itg_figure(&summary, name).expect("a figure") * 1e6;
+    let ours = |name: &str| found[name].as_f64().expect("a figure") / 1e3;
+    eprintln!(
+        "d-itg: 2000 packets; mean delay between the taps {:.0} us, d-itg {:.0} us; mean jitter {:.0} us, d-itg {:.0} us",
+        ours("delay_mean_ns"),
+        theirs("Average delay"),
+        ours("jitter_ns"),
+        theirs("Average jitter"),
+    );
+    // Its way contains ours for every packet; it tells microseconds.
+    assert!(theirs("Average delay") + 1.0 >= ours("delay_mean_ns"));
+}

@@ -1,7 +1,7 @@
 //! Live runs on real packets between network namespaces, beside programs that measure the same in their own way.
 //!
 //! * [`site`] a WAN with a tap at each end, and the program that listens to both
-//! * [`packets`] per packet: mgen's logs, and tcpdump on both taps joined by tshark's fields
+//! * [`packets`] per packet: mgen's logs, tcpdump on both taps joined by tshark's fields, d-itg
 //! * [`flows`] per flow: iperf3 and curl
 //! * [`troubles`] taps swapped, silent, down, gone; signals; what a veth's driver answers
 //! * [`rig`] calibration, offloads, VLAN tags

@@ -10,6 +10,10 @@
 
 /* Packets between two looks at the clock: the kernel's own batch of live frames. */
 enum { BATCH = 64 };
+/* TCP sequence number of packet `state.packets`; whoever wants packets that differ defines another. */
+#ifndef SEQUENCE
+#define SEQUENCE 0
+#endif
 /* Time behind its schedule that the generator makes up for. */
 enum { LAG_MAX_NS = 100000 };
 enum { WAIT_ROUNDS_MAX = 1 << 22 };
@@ -95,7 +99,7 @@ int generate(struct xdp_md *context)
 	packet->checksum = (__u16)~fold(sum);
 	packet->source_port = (__u16)scattered;
 	packet->destination_port = BIG_ENDIAN_16(443);
-	packet->sequence = 0;
+	packet->sequence = SEQUENCE;
 	packet->acknowledgement = 0;
 	packet->data_offset = 0x50;
 	packet->flags = 0x10;

@@ -61,7 +61,7 @@ mod writer;
 pub use chunk::{CHUNK_BYTES, CHUNK_RECORDS_MAX, Chunk, Record};
 pub use error::{CaptureError, Place};
 pub use link_type::LinkType;
-pub use reader::{Format, Reader};
+pub use reader::{Format, Interface, Reader};
 pub use record_writer::RecordWriter;
 pub use writer::Writer;
 

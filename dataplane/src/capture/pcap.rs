@@ -10,7 +10,7 @@
 
 use super::byte_order::ByteOrder;
 use super::chunk::Record;
-use super::reader::Item;
+use super::reader::{Interface, Item};
 use super::record_writer::Layout;
 use super::source::Source;
 use super::{CaptureError, LinkType, PACKET_BYTES_MAX};
@@ -71,6 +71,10 @@ impl Decoder {
             return Err(CaptureError::NotEthernet { at, link_type, interface: 0 });
         }
         Ok(self)
+    }
+
+    pub(super) fn interface(&self) -> Interface {
+        Interface { name: None, link_type: LinkType::ETHERNET, resolution_ns: self.ns_per_fraction }
     }
 
     pub(super) fn next_item(&mut self, source: &mut Source) -> Result<Option<Item>, CaptureError> {

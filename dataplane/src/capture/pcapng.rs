@@ -17,6 +17,7 @@
 use super::byte_order::ByteOrder;
 use super::chunk::Record;
 use super::pcap::check_lengths;
+use super::reader::Interface as Described;
 use super::reader::Item;
 use super::source::Source;
 use super::time::Clock;
@@ -37,6 +38,7 @@ const BODY_AT: usize = 8;
 const TRAILER_BYTES: usize = 4;
 
 const OPTION_END: u16 = 0;
+const OPTION_IF_NAME: u16 = 2;
 const OPTION_IF_TSRESOL: u16 = 9;
 const OPTION_IF_TSOFFSET: u16 = 14;
 
@@ -47,6 +49,7 @@ struct Interface {
     /// 0: unlimited.
     snap_bytes: u32,
     clock: Clock,
+    name: Option<String>,
 }
 
 /// The current section, and the time for packets that carry none.
@@ -65,6 +68,15 @@ impl Default for Decoder {
 }
 
 impl Decoder {
+    pub(super) fn interfaces(&self) -> Vec<Described> {
+        let described = |interface: &Interface| Described {
+            name: interface.name.clone(),
+            link_type: interface.link_type,
+            resolution_ns: interface.clock.resolution_ns(),
+        };
+        self.interfaces.iter().map(described).collect()
+    }
+
     pub(super) fn next_item(&mut self, source: &mut Source) -> Result<Option<Item>, CaptureError> {
         let present_bytes = source.fill(FRAMING_BYTES)?;
         if present_bytes == 0 {
@@ -129,18 +141,21 @@ impl Decoder {
             return Err(malformed(source, "more than 65536 interfaces in one section"));
         }
         let options = &block[BODY_AT + 8..block.len() - TRAILER_BYTES];
+        let (clock, name) = self.options(options).map_err(|what| malformed(source, what))?;
         self.interfaces.push(Interface {
             link_type: LinkType(self.order.u16(block, 8)),
             link_type_offset: source.offset() + 8,
             snap_bytes: self.order.u32(block, 12),
-            clock: self.clock(options).map_err(|what| malformed(source, what))?,
+            clock,
+            name,
         });
         Ok(())
     }
 
-    /// The two options that decide what a time stamp means.
-    fn clock(&self, mut options: &[u8]) -> Result<Clock, &'static str> {
+    /// The two options that decide what a time stamp means, and the name.
+    fn options(&self, mut options: &[u8]) -> Result<(Clock, Option<String>), &'static str> {
         let mut clock = Clock::MICROSECONDS;
+        let mut name = None;
         while options.len() >= 4 {
             let (code, length) = (self.order.u16(options, 0), self.order.u16(options, 2));
             if code == OPTION_END {
@@ -156,12 +171,16 @@ impl Decoder {
                     clock = clock.with_offset_seconds(self.order.i64(value, 0));
                 }
                 (OPTION_IF_TSOFFSET, _) => return Err("an if_tsoffset option that is not 8 bytes"),
+                (OPTION_IF_NAME, value) => {
+                    let text = String::from_utf8_lossy(value);
+                    name = Some(text.trim_end_matches('\0').to_owned());
+                }
                 _ => {}
             }
             let padded = 4 + usize::from(length).next_multiple_of(4);
             options = options.get(padded..).unwrap_or_default();
         }
-        Ok(clock)
+        Ok((clock, name))
     }
 
     /// An Enhanced Packet Block, or the Packet Block it replaced: they differ in the interface

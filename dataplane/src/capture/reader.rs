@@ -7,7 +7,7 @@ use std::path::Path;
 use super::chunk::{Chunk, Record};
 use super::record_writer::Layout;
 use super::source::{FileIdentity, Source};
-use super::{CaptureError, pcap, pcapng};
+use super::{CaptureError, LinkType, pcap, pcapng};
 
 /// The two formats of capture files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,17 @@ pub enum Format {
     Pcap,
     /// Sections of blocks: several interfaces, options, statistics.
     Pcapng,
+}
+
+/// Where packets of a capture come from: an interface of the current pcapng section, or all of a pcap file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name (`if_name`), where it has one; what is not UTF-8 in it is replaced.
+    pub name: Option<String>,
+    /// What its packets begin with.
+    pub link_type: LinkType,
+    /// The unit of its time stamps in nanoseconds, rounded up.
+    pub resolution_ns: u64,
 }
 
 /// One record or block, and the packet in it.
@@ -78,6 +89,14 @@ impl Reader {
         match &self.decoder {
             Decoder::Pcap(decoder) => decoder.layout(),
             Decoder::Pcapng(_) => Layout::Pcapng,
+        }
+    }
+
+    /// The interfaces that the current section has described so far, by number; of a pcap file its only one.
+    pub fn interfaces(&self) -> Vec<Interface> {
+        match &self.decoder {
+            Decoder::Pcap(decoder) => vec![decoder.interface()],
+            Decoder::Pcapng(decoder) => decoder.interfaces(),
         }
     }
 

@@ -46,6 +46,18 @@ impl Clock {
         Clock { offset_ns: i128::from(if_tsoffset) * i128::from(NS_PER_SECOND), ..self }
     }
 
+    /// The unit in nanoseconds, rounded up.
+    pub(super) fn resolution_ns(self) -> u64 {
+        match self.resolution {
+            Resolution::Coarse(ns_per_unit) => ns_per_unit,
+            Resolution::Fine(_) | Resolution::Vanishing => 1,
+            Resolution::Binary(shift) => match 1_u64.checked_shl(shift) {
+                Some(units) => NS_PER_SECOND.div_ceil(units),
+                None => 1,
+            },
+        }
+    }
+
     /// Nanoseconds since 1970 of a time stamp; `None` before 1970 and from 2554-07-21 on.
     pub(super) fn nanoseconds(self, units: u64) -> Option<u64> {
         let since_offset_ns = match self.resolution {

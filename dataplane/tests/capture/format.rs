@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use dataplane::capture::{CHUNK_RECORDS_MAX, Chunk, Format, Reader};
+use dataplane::capture::{CHUNK_RECORDS_MAX, Chunk, Format, LinkType, Reader};
 use pcap_file::pcapng::{Block, PcapNgReader};
 
 use crate::build::{Build, ORDERS, Order, frame, small_pcap, small_pcapng};
@@ -92,6 +92,37 @@ fn times_are_exact_in_every_resolution_and_offset() {
         let path = folder(&format!("times_{order:?}")).join("in.pcapng");
         std::fs::write(&path, &capture.bytes).unwrap();
         assert_tshark_agrees(&path, &packets);
+    }
+}
+
+#[test]
+fn interfaces_tell_their_names_and_the_unit_of_their_stamps() {
+    let units = [(0, 1_000_000_000), (3, 1_000_000), (6, 1_000), (9, 1), (12, 1), (127, 1)];
+    let binary = [(0x80, 1_000_000_000), (0x80 | 20, 954), (0x80 | 32, 1), (0x80 | 127, 1)];
+    for order in ORDERS {
+        let mut capture = Build::new(order).section().interface(105, 0, &[]);
+        for (resolution, _) in units.iter().chain(&binary) {
+            capture = capture.interface(1, 0, &[(9, &[*resolution])]);
+        }
+        let mut reader = Reader::from_stream("memory", Cursor::new(capture.bytes)).unwrap();
+        assert!(reader.interfaces().is_empty());
+        while reader.read(&mut Chunk::new()).unwrap() {}
+        let interfaces = reader.interfaces();
+        let found: Vec<u64> = interfaces.iter().map(|interface| interface.resolution_ns).collect();
+        let expected = units.iter().chain(&binary).map(|(_, resolution_ns)| *resolution_ns);
+        assert_eq!(found, [1_000].into_iter().chain(expected).collect::<Vec<u64>>());
+        assert!(interfaces.iter().all(|interface| interface.name.as_deref() == Some("tap 0")));
+        let link_types = [interfaces[0].link_type, interfaces[1].link_type];
+        assert_eq!(link_types, [LinkType(105), LinkType::ETHERNET]);
+
+        for (magic, resolution_ns) in [(0xa1b2_c3d4, 1_000), (0xa1b2_3c4d, 1)] {
+            let capture = Cursor::new(small_pcap(order, magic));
+            let [interface] = &Reader::from_stream("memory", capture).unwrap().interfaces()[..]
+            else {
+                panic!("a pcap file has one interface");
+            };
+            assert_eq!((interface.resolution_ns, &interface.name), (resolution_ns, &None));
+        }
     }
 }
 

@@ -104,7 +104,7 @@ fn a_lane_follows_its_route_to_another_router_without_losing_a_packet() {
         assert_eq!((short.sequence.lost, short.sequence.duplicates), (0, 0), "{short:?}");
     });
 
-    /// Datagrams that a router has sent on to the far end of the short lane.
+    /// Packets that a router has sent on to the far end of the short lane.
     fn forwarded_to_short_end(router: &Namespace) -> u64 {
         let count = router.run(&words("cat /sys/class/net/b0/statistics/tx_packets"));
         count.trim().parse().expect("a number")
@@ -196,6 +196,34 @@ fn packets_wait_for_a_neighbour_and_are_sent_when_it_answers() {
             assert_eq!((after.total.waiting, after.total.dropped.unresolved), (0, 0));
         }
         stop_both(daemons);
+    });
+}
+
+#[test]
+fn tunnel_packets_wait_for_a_router_that_nobody_has_spoken_to() {
+    on_sites(|site| {
+        for outer in [Outer::Ipv4, Outer::Ipv6] {
+            let daemons =
+                start_both(site, &Plan::new(outer).with_keys().with("gre.sequence", "true"));
+            let (near, far) = (NETS[0][outer as usize], NETS[1][outer as usize]);
+            let bits = [("24", "32"), ("64", "128")][outer as usize];
+            let stream = Stream::start(site, true);
+            // The same router by other addresses: the next hop's is found out while packets come.
+            for number in [21, 22, 23] {
+                site.routers[0].address("a0", &format!("{near}{number}/{}", bits.0));
+                let before = asked(&daemons[0].status());
+                let route = format!("ip route replace {far}1/{} via {near}{number}", bits.1);
+                site.gateways[0].run(&words(&route));
+                daemons[0].wait_for("the kernel to be asked", |now| asked(now) > before);
+                stream.wait_for_progress();
+            }
+            let record = stream.end();
+            assert_eq!((record.lost(), record.doubled()), (0, 0), "{outer:?}, of {}", record.sent);
+            let [a, b] = stop_both(daemons);
+            assert_eq!(a.total.dropped.unresolved, 0);
+            let [short, _] = crate::daemon::routed(&b).lanes;
+            assert_eq!((short.sequence.lost, short.sequence.duplicates), (0, 0), "{short:?}");
+        }
     });
 }
 

@@ -126,6 +126,30 @@ fn a_packet_too_big_that_may_be_cut_arrives_whole() {
 }
 
 #[test]
+fn a_smaller_network_behind_the_far_gateway_is_told_of_through_the_tunnel() {
+    const LAN_BYTES: u32 = 1300;
+    on_sites(|site| {
+        let daemons = start_both(site, &plan(Outer::Ipv4));
+        for (host, interface) in [(&site.server, "eth0"), (&site.gateways[1], "lan")] {
+            host.run(&words(&format!("ip link set dev {interface} mtu {LAN_BYTES}")));
+        }
+        daemons[1].wait_for("the MTU to be noticed", |now| now.ports.lan.mtu == LAN_BYTES);
+        for address in [SERVER, SERVER_V6] {
+            assert_eq!(found_mtu(&site.client, address), LAN_BYTES, "{address}");
+            assert_eq!(pings(&site.client, address, LAN_BYTES, 10), 10, "{address}");
+        }
+        let ping = words("ping -n -q -i 0.01 -W 2 -M dont -c 10 -s 1400");
+        site.client.run(&[&ping[..], &[SERVER]].concat());
+        let [a, b] = stop_both(daemons).each_ref().map(routed);
+        assert!(a.icmp.too_big >= 2, "the tunnel's own MTU, once for each family: {:?}", a.icmp);
+        assert!(b.icmp.too_big >= 2, "the network's, once for each family: {:?}", b.icmp);
+        assert_eq!((a.path_mtu_lowered, b.path_mtu_lowered), (0, 0));
+        // The client's own pieces fit, since it has learned: none is cut again.
+        assert_eq!((a.fragmented, b.fragmented), (0, 0));
+    });
+}
+
+#[test]
 fn forged_icmp_errors_change_nothing_and_are_counted_by_reason() {
     if !scapy_is_there() {
         return;

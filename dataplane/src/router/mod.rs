@@ -403,6 +403,12 @@ impl Router {
                 Ok(Verdict::Transmit(port))
             }
             Next::Unresolved { port, address } => {
+                let fits = self.fib.port(port).is_none_or(|port| header.bytes <= port.mtu_bytes);
+                if !fits {
+                    // It can be cut up or answered once the next hop is known; the next one like it will be.
+                    self.outbox.ask(port, address);
+                    return Err(DropReason::Unresolved);
+                }
                 if self.outbox.wait(Wait { position, port, address }) {
                     Ok(Verdict::Wait)
                 } else {

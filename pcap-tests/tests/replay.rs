@@ -383,6 +383,41 @@ fn routed_captures_that_are_not_ethernet_or_are_named_twice_are_refused() {
     assert_fails(&output, 2, &["given.pcap", "twice"]);
 }
 
+/// The gateway makes frames of up to 3840 bytes; here the piece would fit, and its outer headers would not.
+#[test]
+fn routed_a_piece_that_would_outgrow_its_frame_is_no_room_and_none_is_sent() {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 1, 1])
+        .ipv4([10, 1, 0, 9], [10, 2, 0, 7], 64)
+        .udp(1, 2)
+        .write(&mut frame, &[7; 5000])
+        .expect("a Vec");
+    // DF and the checksum that is over it.
+    frame[20] &= 0xbf;
+    let checksum = u16::from_be_bytes([frame[24], frame[25]]);
+    let (checksum, carry) = checksum.overflowing_add(0x4000);
+    let checksum = checksum + u16::from(carry);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    let lab = Lab::new("routed-pieces", &capture::bytes(ETHERNET, &[Record::whole(1, frame)]));
+    for (wan_mtu_bytes, pieces) in [(3820, 2_usize), (3840, 0)] {
+        let config = lab.file("routed.toml");
+        let [lan, wan, rest] = routed_config()
+            .splitn(3, "mtu = 1500")
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .try_into()
+            .expect("two ports");
+        fs::write(&config, format!("{lan}mtu = 1500{wan}mtu = {wan_mtu_bytes}{rest}"))
+            .expect("configuration");
+        let output = lab.run(&[OsStr::new("--config"), config.as_os_str()]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let report = lab.report();
+        assert_eq!(report["routed"]["fragments"], pieces, "{report}");
+        assert_eq!(report["forwarded"], u64::from(pieces > 0), "{report}");
+        assert_eq!(lab.sent().len(), pieces);
+    }
+}
+
 #[test]
 fn routed_counters_are_shown_to_people_too() {
     let lab = Lab::new("routed-summary", &capture::bytes(ETHERNET, &routed_segments(42)));

@@ -19,6 +19,7 @@
 //! * [`bgp`] routes that somebody announces
 //! * [`fail_open`] the end of a gateway that nobody wished for
 //! * [`policies`] which lane packets take
+//! * [`queues`] several workers
 //! * [`own_traffic`] what the kernel keeps
 
 #![allow(unreachable_pub, reason = "a test has no users")]
@@ -34,6 +35,7 @@ mod openvswitch;
 mod own_traffic;
 mod path_mtu;
 mod policies;
+mod queues;
 mod scapy;
 mod site;
 mod sniffer;

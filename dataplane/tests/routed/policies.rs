@@ -36,6 +36,21 @@ fn ecmp_spreads_flows_over_both_lanes_and_keeps_each_in_its_own() {
 }
 
 #[test]
+fn spray_sends_packets_by_both_lanes_in_turn() {
+    on_sites(|site| {
+        let daemons = start_both(site, &plan("spray"));
+        let nginx = Nginx::start(site, &site.server);
+        let name = nginx.serve(1_000_000);
+        upload(&site.client, &nginx, SERVER, &name);
+        drop(nginx);
+        site.wait_for_silence();
+        let [a, _] = stop_both(daemons);
+        let (short, long) = (a.total.short, a.total.long);
+        assert!(short > 300 && short.abs_diff(long) <= 1, "{short} short, {long} long");
+    });
+}
+
+#[test]
 fn without_a_policy_everything_takes_the_short_lane() {
     on_sites(|site| {
         let daemons = start_both(site, &plan("none"));

@@ -163,7 +163,30 @@ impl Encapsulator {
         link: &[u8; ethernet::HEADER_BYTES],
         entropy: u16,
     ) -> Result<usize, Refusal> {
-        let inner = inner_of(buffer)?;
+        let Some(header) = buffer.get(ethernet::HEADER_BYTES..) else {
+            return Err(Refusal::Truncated);
+        };
+        let Some(header) = header.first_chunk::<{ ipv4::HEADER_BYTES }>() else {
+            return Err(Refusal::Truncated);
+        };
+        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        // Here and not in a function of its own: its answer would be a `Result` in memory, written byte by byte
+        // and read as a whole, for which the processor waits.
+        let inner = match header[0] >> 4 {
+            4 => {
+                let header_bytes = usize::from(header[0] & 0x0f) * 4;
+                let bytes = usize::from(word(2));
+                if header_bytes < ipv4::HEADER_BYTES || bytes < header_bytes {
+                    return Err(Refusal::Malformed);
+                }
+                Inner { version: Version::V4, traffic_class: header[1], bytes }
+            }
+            6 => {
+                let bytes = ipv6::HEADER_BYTES + usize::from(word(4));
+                Inner { version: Version::V6, traffic_class: (word(0) >> 4) as u8, bytes }
+            }
+            _ => return Err(Refusal::Malformed),
+        };
         let outer_bytes = self.length + inner.bytes;
         if outer_bytes > self.outer_bytes_max() {
             return Err(Refusal::TooLong);
@@ -343,29 +366,6 @@ fn write_ipv6(header: &mut [u8], traffic_class: u8, payload_bytes: u16, entropy:
 #[inline(always)]
 fn flow_label(entropy: u16) -> u32 {
     (u32::from(entropy).wrapping_mul(0x9e37_79b1) >> 12).max(1)
-}
-
-/// Looks at the fixed part of the IP header behind an Ethernet header.
-#[inline(always)]
-fn inner_of(frame: &[u8]) -> Result<Inner, Refusal> {
-    let packet = frame.get(ethernet::HEADER_BYTES..).ok_or(Refusal::Truncated)?;
-    let header: &[u8; ipv4::HEADER_BYTES] = packet.first_chunk().ok_or(Refusal::Truncated)?;
-    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    match header[0] >> 4 {
-        4 => {
-            let header_bytes = usize::from(header[0] & 0x0f) * 4;
-            let bytes = usize::from(word(2));
-            if header_bytes < ipv4::HEADER_BYTES || bytes < header_bytes {
-                return Err(Refusal::Malformed);
-            }
-            Ok(Inner { version: Version::V4, traffic_class: header[1], bytes })
-        }
-        6 => {
-            let bytes = ipv6::HEADER_BYTES + usize::from(word(4));
-            Ok(Inner { version: Version::V6, traffic_class: (word(0) >> 4) as u8, bytes })
-        }
-        _ => Err(Refusal::Malformed),
-    }
 }
 
 #[cfg(test)]

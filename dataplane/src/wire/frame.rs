@@ -66,7 +66,7 @@ impl Frame {
         Vlans::from_packed(self.ports_and_vlans as u32)
     }
 
-    /// Reads a frame: what [`Frame::walk`] says of it, sooner for the many that are plain.
+    /// Reads a frame, sooner when it is plain, as most are.
     #[inline(always)]
     pub fn parse(&mut self, bytes: &[u8], wire_bytes: usize) -> Result<(), Unparsed> {
         if self.read_plain(bytes, wire_bytes) { Ok(()) } else { self.walk(bytes, wire_bytes) }

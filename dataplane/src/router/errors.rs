@@ -108,7 +108,7 @@ impl Router {
                 Some(())
             }
             Err(refusal) => {
-                *self.not_encapsulated.of(refusal) += 1;
+                *self.counters.not_encapsulated.of(refusal) += 1;
                 None
             }
         }

@@ -26,7 +26,7 @@ use crate::batch::{Packet, PortId};
 use crate::fib::{Fib, LINK_HEADER_BYTES};
 use crate::lane::Lane;
 use crate::lane::decapsulation::Decapsulator;
-use crate::lane::encapsulation::{Encapsulator, Refusals as EncapsulationRefusals};
+use crate::lane::encapsulation::Encapsulator;
 use crate::lane::path_mtu::PathMtus;
 use crate::lane::prefixes::Prefixes;
 use crate::lane::rate_limit::RateLimit;
@@ -114,7 +114,6 @@ pub struct Router {
     path_mtus: PathMtus,
     icmp_limit: RateLimit,
     counters: RouterCounters,
-    not_encapsulated: EncapsulationRefusals,
     outbox: Outbox,
 }
 
@@ -144,7 +143,6 @@ impl Router {
             path_mtus: site.path_mtus.clone(),
             icmp_limit: RateLimit::new(ICMP_PER_SECOND, ICMP_BURST),
             counters: RouterCounters::default(),
-            not_encapsulated: EncapsulationRefusals::default(),
             outbox: Outbox::new(),
         }
     }
@@ -155,13 +153,13 @@ impl Router {
         self
     }
 
-    /// Other routes from the next packet on. Returns the former ones, for who may free memory.
-    pub fn set_fib(&mut self, fib: Arc<Fib>) -> Arc<Fib> {
+    /// Other routes from the next packet on.
+    pub fn set_fib(&mut self, fib: Arc<Fib>) {
         for way in &mut self.ways {
             way.follow(&fib);
         }
         self.has_own_remote = has_own(&fib, &self.remote);
-        std::mem::replace(&mut self.fib, fib)
+        self.fib = fib;
     }
 
     /// What was made, and what waits, since it was emptied.
@@ -186,7 +184,6 @@ impl Router {
     pub fn counters(&self) -> RouterCounters {
         let mut counters = self.counters;
         counters.refused = *self.border.refusals();
-        counters.not_encapsulated = self.not_encapsulated;
         counters.ecn_alarms = self.border.ecn_alarms();
         counters.path_mtu_lowered = self.path_mtus.lowered();
         counters.path_errors_refused = *self.path_mtus.refusals();
@@ -291,17 +288,17 @@ impl Router {
         }
         let (verdict, link) = match way.next {
             Next::Known { port, link, .. } => (Verdict::Transmit(port), link),
-            Next::Unresolved { .. } => (Verdict::Wait, [0; LINK_HEADER_BYTES]),
+            Next::Unresolved { port, address } => {
+                if !self.outbox.wait(Wait { position, port, address }) {
+                    return Err(DropReason::Unresolved);
+                }
+                (Verdict::Wait, [0; LINK_HEADER_BYTES])
+            }
             Next::Nowhere(_) => {
                 self.tell(packet, header, Told::Unreachable, None, now_ns);
                 return Err(DropReason::NoRoute);
             }
         };
-        if let Next::Unresolved { port, address } = way.next
-            && !self.outbox.wait(Wait { position, port, address })
-        {
-            return Err(DropReason::Unresolved);
-        }
         match way.encapsulator.encapsulate(&mut packet.bytes, &link, entropy) {
             Ok(wire_bytes) => {
                 packet.wire_bytes = wire_bytes as u32;
@@ -310,7 +307,7 @@ impl Router {
                 }
             }
             Err(refusal) => {
-                *self.not_encapsulated.of(refusal) += 1;
+                *self.counters.not_encapsulated.of(refusal) += 1;
                 self.outbox.forget_wait(position);
                 return Err(DropReason::NoRoom);
             }
@@ -366,7 +363,7 @@ impl Router {
         self.check_hop(packet, &header, lane, now_ns)?;
         hop::take(&mut packet.bytes, IP);
         let flow_hash = flow_hash_of(&header, &packet.bytes);
-        packet.flow_hash = Some(flow_hash);
+        packet.flow_hash = lane.map(|_| flow_hash);
         let next = Next::to(&self.fib, header.destination(), flow_hash);
         if let (Next::Known { mtu_bytes, .. }, Some(lane)) = (next, lane) {
             // What this segment's receiver sends goes back through the lane.

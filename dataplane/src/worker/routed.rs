@@ -40,6 +40,42 @@ pub(super) struct Waiter<F> {
     wire_bytes: u32,
 }
 
+/// Packets that are copied into free frames and sent, as many as possible at once: each call of
+/// [`Port::transmit`] may be a system call.
+struct Copies<'a, P: Port> {
+    ports: &'a mut [P; 2],
+    frames: &'a mut P::Frames,
+    outgoing: [Burst<P::Frame>; 2],
+}
+
+impl<'a, P: Port> Copies<'a, P> {
+    fn new(ports: &'a mut [P; 2], frames: &'a mut P::Frames) -> Self {
+        Copies { ports, frames, outgoing: [Burst::new(), Burst::new()] }
+    }
+
+    /// Copies a packet that is to leave by `port`; false when there is no room in its transmit ring, or no frame.
+    fn add(&mut self, port: PortId, packet: &[u8]) -> bool {
+        let (burst, port) = (&mut self.outgoing[port.index()], &mut self.ports[port.index()]);
+        if burst.is_full() {
+            port.transmit(self.frames, burst);
+        }
+        if burst.len() >= port.transmit_room() {
+            return false;
+        }
+        let Some(mut frame) = P::take(self.frames, packet.len()) else { return false };
+        P::buffer(self.frames, &mut frame).copy_from_slice(packet);
+        burst.push(frame);
+        true
+    }
+
+    /// Sends what was not sent yet.
+    fn transmit(mut self) {
+        for (port, burst) in self.ports.iter_mut().zip(&mut self.outgoing) {
+            port.transmit(self.frames, burst);
+        }
+    }
+}
+
 /// What was decided of a packet, when its bytes are no longer borrowed.
 #[derive(Clone, Copy)]
 struct Fate {
@@ -110,15 +146,13 @@ impl<P: Port> Worker<P> {
     /// Sends what other workers have handed over; returns how many packets that were.
     pub(super) fn take_over(&mut self) -> usize {
         let Some(exchange) = &mut self.exchange else { return 0 };
-        let (ports, frames) = (&mut self.ports, &mut self.frames);
-        exchange.take(|port, packet| {
-            let port = &mut ports[port.index()];
-            let free = if port.transmit_room() > 0 { P::take(frames, packet.len()) } else { None };
-            let Some(mut frame) = free else { return Sent::No };
-            P::buffer(frames, &mut frame).copy_from_slice(packet);
-            port.transmit(frames, &mut Burst::from_iter([frame]));
-            Sent::Yes
-        })
+        let mut copies = Copies::new(&mut self.ports, &mut self.frames);
+        let packets = exchange.take(|port, packet| match copies.add(port, packet) {
+            true => Sent::Yes,
+            false => Sent::No,
+        });
+        copies.transmit();
+        packets
     }
 
     fn decide(
@@ -161,20 +195,11 @@ impl<P: Port> Worker<P> {
             return;
         }
         let mut not_sent = 0;
+        let mut copies = Copies::new(&mut self.ports, &mut self.frames);
         for (port, bytes, _) in router.outbox().frames() {
-            let port = &mut self.ports[port.index()];
-            let free = if port.transmit_room() > 0 {
-                P::take(&mut self.frames, bytes.len())
-            } else {
-                None
-            };
-            let Some(mut frame) = free else {
-                not_sent += 1;
-                continue;
-            };
-            P::buffer(&self.frames, &mut frame).copy_from_slice(bytes);
-            port.transmit(&mut self.frames, &mut Burst::from_iter([frame]));
+            not_sent += u64::from(!copies.add(port, bytes));
         }
+        copies.transmit();
         if let Some(asks) = &self.asks {
             for ask in router.outbox().asked() {
                 // Should too many be asked for at once, the next packet asks again.

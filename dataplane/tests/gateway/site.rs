@@ -14,14 +14,11 @@
 //! **Invariants.** One site at a time: there are two cores. When a test ends well, none of its
 //! processes, namespaces, files and programs is left; when it fails, what can be removed is.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::lab::{Lab, Line, Namespace, wait_for};
+pub use crate::lab::{Folder, text, words};
+use crate::lab::{Lab, Line, Namespace, close, wait_for};
 use crate::vlan::Vlan;
 
 /// Longest wait for anything. Nothing here takes a tenth of it; it only ends what hangs.
@@ -126,28 +123,9 @@ impl Site {
 
     /// Nothing may be left: no process in the namespaces, then no namespace and no file.
     fn close(self) {
-        let Site { line, folder } = self;
-        let names = [&line.client, &line.gateway, &line.server].map(|one| one.name().to_owned());
-        for name in &names {
-            let left = output(&["ip", "netns", "pids", name]);
-            assert!(left.is_empty(), "still running in {name}: {left}");
-        }
-        let path = folder.path().to_owned();
-        drop((line, folder));
-        let left = output(&["ip", "netns", "list"]);
-        assert!(!names.iter().any(|name| left.contains(name.as_str())), "still there: {left}");
-        assert!(!path.exists(), "{} is still there", path.display());
+        let Line { client, gateway, server } = self.line;
+        close(vec![client, gateway, server], self.folder);
     }
-}
-
-/// The words of a command without spaces in any of them.
-pub fn words(command: &str) -> Vec<&str> {
-    command.split_whitespace().collect()
-}
-
-fn output(command: &[&str]) -> String {
-    let output = Command::new(command[0]).args(&command[1..]).output().expect("it is installed");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The laboratory's line with its two cables exchanged for such with two queues at each end.
@@ -173,41 +151,4 @@ fn line_with_two_queues(lab: &Lab) -> Line {
         host.address("eth0", &format!("fd00::{number}/64"));
     }
     line
-}
-
-/// A folder for files, removed when this is dropped.
-pub struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("lanesplit-gateway-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a temporary folder can be made");
-        Folder { path }
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The path of a file in it.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// A path as the text that a command line wants.
-pub fn text(path: &Path) -> &str {
-    path.to_str().expect("the paths of tests are text")
 }

@@ -22,8 +22,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of the laboratory")]
 
+mod folder;
+
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -31,6 +33,8 @@ use std::{env, thread};
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Uid;
+
+pub use folder::Folder;
 
 /// Address of the client of a [`Line`].
 pub const CLIENT: &str = "10.0.0.1";
@@ -353,4 +357,33 @@ fn bounded(command: &[&str]) -> std::io::Result<Output> {
         .args(command)
         .stdin(Stdio::null())
         .output()
+}
+
+/// The words of a command without spaces in any of them.
+pub fn words(command: &str) -> Vec<&str> {
+    command.split_whitespace().collect()
+}
+
+/// A path as the text that a command line wants.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("the paths of tests are text")
+}
+
+/// Ends a test: nothing may be left, no process in its namespaces, then no namespace and no file.
+pub fn close(namespaces: Vec<Namespace>, folder: Folder) {
+    let names: Vec<String> = namespaces.iter().map(|one| one.name().to_owned()).collect();
+    for name in &names {
+        let left = output(&["ip", "netns", "pids", name]);
+        assert!(left.is_empty(), "still running in {name}: {left}");
+    }
+    let path = folder.path().to_owned();
+    drop((namespaces, folder));
+    let left = output(&["ip", "netns", "list"]);
+    assert!(!names.iter().any(|name| left.contains(name.as_str())), "still there: {left}");
+    assert!(!path.exists(), "{} is still there", path.display());
+}
+
+fn output(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output().expect("it is installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

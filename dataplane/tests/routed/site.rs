@@ -19,13 +19,11 @@
 //! processes, namespaces, files and programs is left; when it fails, what can be removed is.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::lab::{CLIENT, CLIENT_V6, Lab, Namespace, SERVER, SERVER_V6, cable, wait_for};
+use crate::lab::{CLIENT, CLIENT_V6, Lab, Namespace, SERVER, SERVER_V6, cable, close, wait_for};
+pub use crate::lab::{Folder, text, words};
 
 /// Longest wait for anything. Nothing here takes a tenth of it; it only ends what hangs.
 pub const BOUND: Duration = Duration::from_secs(20);
@@ -213,16 +211,7 @@ impl Site {
         let Site { client, gateways, segments, routers, server, folder } = self;
         let all: Vec<Namespace> =
             [client, server].into_iter().chain(gateways).chain(segments).chain(routers).collect();
-        let names: Vec<String> = all.iter().map(|one| one.name().to_owned()).collect();
-        for name in &names {
-            let left = output(&["ip", "netns", "pids", name]);
-            assert!(left.is_empty(), "still running in {name}: {left}");
-        }
-        let path = folder.path().to_owned();
-        drop((all, folder));
-        let left = output(&["ip", "netns", "list"]);
-        assert!(!names.iter().any(|name| left.contains(name.as_str())), "still there: {left}");
-        assert!(!path.exists(), "{} is still there", path.display());
+        close(all, folder);
     }
 }
 
@@ -248,51 +237,4 @@ fn forward(namespace: &Namespace) {
 
 fn join_bridge(segment: &Namespace, port: &str) {
     segment.run(&words(&format!("ip link set dev {port} master bridge")));
-}
-
-/// The words of a command without spaces in any of them.
-pub fn words(command: &str) -> Vec<&str> {
-    command.split_whitespace().collect()
-}
-
-fn output(command: &[&str]) -> String {
-    let output = Command::new(command[0]).args(&command[1..]).output().expect("it is installed");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A folder for files, removed when this is dropped.
-pub struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn new() -> Folder {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("lanesplit-routed-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a temporary folder can be made");
-        Folder { path }
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The path of a file in it.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// A path as the text that a command line wants.
-pub fn text(path: &Path) -> &str {
-    path.to_str().expect("the paths of tests are text")
 }

@@ -22,6 +22,7 @@
 //! * [`calibration`] is how far a rig's times are off
 //! * [`offline`] is a run over files from start to end, [`mod@bench`] says how fast that is
 //! * [`live`] is a run over network interfaces
+//! * [`lab`] builds networks to measure
 //!
 //! Invariant of the whole: every IP packet of a tap ends in exactly one class, and the accounts of both taps
 //! balance ([`results::Results::balances`]).
@@ -35,6 +36,7 @@ pub mod export;
 pub mod flow;
 pub mod flow_line;
 pub mod identity;
+pub mod lab;
 pub mod lane;
 pub mod live;
 pub mod matcher;

@@ -5,6 +5,7 @@ import os
 import struct
 import time
 
+import pair
 from network import GENERATOR_CORE, MACS, WORKER_CORE, run
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -13,25 +14,37 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 # of itself.
 
 
-def lanesplitd(policy, extra=""):
+def lanesplitd(policy):
     def start(network):
-        control = os.path.join(network.folder, "control.sock")
-        configuration = os.path.join(network.folder, "lanesplitd.toml")
-        with open(configuration, "w") as file:
-            file.write(f'[ports]\nlan = "lan"\nwan = "wan"\n[workers]\ncores = [{WORKER_CORE}]\n'
-                f'[classifier]\npolicy = "{policy}"\n[control]\nsocket = "{control}"\n{extra}')
-        program = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")),
-            "release", "lanesplitd")
-        child = network.spawn(program, "run", "--config", configuration, what="lanesplitd")
-
-        def status():
-            alive(child)
-            return json.loads(run(program, "status", "--json", "--config", configuration))["total"]
-
-        wait_for(child, status)
-        return status
+        return run_gateway(network, "gateway", lambda control:
+            f'[ports]\nlan = "lan"\nwan = "wan"\n[workers]\ncores = [{WORKER_CORE}]\n'
+            f'[classifier]\npolicy = "{policy}"\n[control]\nsocket = "{control}"\n')
 
     return start
+
+
+def lanesplitd_pair(network):
+    pair.route(network)
+    statuses = [run_gateway(network, role, lambda control, role=role: pair.configuration(role, control))
+        for role in pair.ROLES]
+    return lambda: [status() for status in statuses]
+
+
+def run_gateway(network, role, configuration):
+    """Waits until it answers; returns a function that asks."""
+    control, path = (os.path.join(network.folder, f"{role}.{suffix}") for suffix in ("sock", "toml"))
+    with open(path, "w") as file:
+        file.write(configuration(control))
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+    program = os.path.join(target, "release", "lanesplitd")
+    child = network.spawn(program, "run", "--config", path, what=role, role=role)
+
+    def status():
+        alive(child)
+        return json.loads(run(program, "status", "--json", "--config", path))
+
+    wait_for(child, status)
+    return status
 
 
 def testpmd(network):
@@ -70,6 +83,12 @@ def routing(network):
     return lambda: None
 
 
+def routing_pair(network):
+    network.attach_xdp("gateway", "lan", "splitter", "pass")
+    pair.route(network)
+    return lambda: None
+
+
 def native_xdp(network):
     index = struct.pack("I", network.index("gateway", "wan"))
     # A redirect leaves by wan only when wan's end can take XDP frames too.
@@ -78,18 +97,27 @@ def native_xdp(network):
 
 
 class Contender:
+    """`hops` is how many routers a packet passes; `ours` the contender of ours that it is compared with."""
+
     def __init__(self, name, what, start, *, goal=None, splits=False, threaded=False, sink="tc", xdp_frames=False,
-            destination="sink", exact=False):
+            hops=0, exact=False, pair=False):
         self.name, self.what, self.start, self.goal, self.splits = name, what, start, goal, splits
-        self.threaded, self.sink, self.xdp_frames = threaded, sink, xdp_frames
-        self.destination, self.exact = destination, exact
+        self.threaded, self.sink, self.xdp_frames, self.hops = threaded, sink, xdp_frames, hops
+        self.exact, self.pair = exact, pair
+        self.ours = "lanesplitd-pair" if pair else "lanesplitd"
+        # A router is spoken to, a wire is not.
+        self.destination = "lan" if hops else "sink"
 
     def pinning(self):
+        if self.name == "lanesplitd-pair":
+            return ("the near gateway's receive copy on core 0 with the generator; both workers share core 1 with "
+                "the far gateway's receive copy, both transmits and the sink")
         if self.name.startswith(("lanesplitd", "testpmd")):
             return "receive copy on core 0 with the generator; worker, transmit and sink on core 1"
+        both = "both routers" if self.pair else "all of it"
         if self.threaded:
-            return "all of it and the sink on core 1 (threaded NAPI); the generator on core 0"
-        return "all of it, sink and generator on core 0"
+            return f"{both} and the sink on core 1 (threaded NAPI); the generator on core 0"
+        return f"{both}, sink and generator on core 0"
 
 
 def contenders():
@@ -101,11 +129,16 @@ def contenders():
         yield Contender("bridge" + where, "kernel forwarding: bridge, static entry", bridge, goal=1.0,
             threaded=threaded)
         yield Contender("routing" + where, "kernel forwarding: route, static neighbour", routing, goal=1.0,
-            threaded=threaded, destination="lan")
+            threaded=threaded, hops=1)
         yield Contender("xdp" + where, "native XDP, LRU map, dropped in XDP", native_xdp, goal=1.0, splits=True,
             threaded=threaded, sink="xdp", xdp_frames=True)
         yield Contender("xdp-tc" + where, "native XDP, LRU map, sink as for the others", native_xdp, goal=1.0,
             splits=True, threaded=threaded, xdp_frames=True)
+    yield Contender("lanesplitd-pair", f"two routed gateways, GRE lanes with key and sequence number, rings of "
+        f"{pair.RING_ENTRIES}", lanesplitd_pair, exact=True, pair=True, hops=2)
+    for threaded in (False, True):
+        yield Contender("routing-pair" + "-threaded" * threaded, "kernel forwarding twice: routes, static neighbours, "
+            "no tunnel", routing_pair, threaded=threaded, pair=True, hops=2)
 
 
 def alive(child):

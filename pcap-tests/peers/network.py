@@ -1,4 +1,4 @@
-"""Generator, gateway and sink in network namespaces, the flood and the end of the line."""
+"""Generator, gateways and sink in network namespaces, the flood and the end of the line."""
 
 import contextlib
 import ctypes
@@ -14,10 +14,12 @@ import bpf
 
 GENERATOR_CORE, WORKER_CORE = 0, 1
 FRAME_BYTES = 60
+# The generator's packets have it.
+FIRST_TIME_TO_LIVE = 64
 # The generator's, between two looks at the clock.
 BATCH = 64
 MACS = {"generator": "02:00:00:00:01:01", "lan": "02:00:00:00:02:01", "wan": "02:00:00:00:02:02",
-    "sink": "02:00:00:00:03:01"}
+    "sink": "02:00:00:00:03:01", "far-lan": "02:00:00:00:04:01", "far-wan": "02:00:00:00:04:02"}
 PRIORITY = -10
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -66,20 +68,26 @@ def come_first():
 
 
 class Network:
-    """Generator, gateway and sink, and all that runs in them, until this is left."""
+    """Generator, gateway and sink, and all that runs in them, until this is left. With a pair of gateways there is
+    `far` between the gateway and the sink, the other way round: its LAN port is the sink's."""
 
-    def __init__(self, folder, programs):
-        self.folder, self.programs = folder, programs
+    def __init__(self, folder, programs, pair=False):
+        self.folder, self.programs, self.pair = folder, programs, pair
         self.name = f"lanesplit-peers-{os.getpid()}"
+        self.roles = ["generator", "gateway", "sink"] + ["far"] * pair
         self.children, self.objects = [], []
 
     def __enter__(self):
         try:
-            for role in ("generator", "gateway", "sink"):
+            for role in self.roles:
                 run("ip", "netns", "add", self.of(role))
                 self.sysctl(role, "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
-            self.cable("generator", "lan")
-            self.cable("sink", "wan")
+            self.cable(("generator", "eth0"), ("gateway", "lan"))
+            if self.pair:
+                self.cable(("gateway", "wan"), ("far", "wan"))
+                self.cable(("sink", "eth0"), ("far", "lan"))
+            else:
+                self.cable(("sink", "eth0"), ("gateway", "wan"))
         except BaseException:
             self.__exit__()
             raise
@@ -92,7 +100,7 @@ class Network:
             with contextlib.suppress(OSError):
                 child.kill()
                 child.wait()
-        for role in ("generator", "gateway", "sink"):
+        for role in self.roles:
             if os.path.exists(f"/run/netns/{self.of(role)}"):
                 with contextlib.suppress(RuntimeError, subprocess.SubprocessError):
                     run("ip", "netns", "delete", self.of(role))
@@ -107,10 +115,10 @@ class Network:
     def sysctl(self, role, *settings):
         run("ip", "netns", "exec", self.of(role), "sysctl", "-q", "-w", *settings)
 
-    def cable(self, host, port):
-        run("ip", "link", "add", "eth0", "netns", self.of(host), "address", MACS[host], "type", "veth",
-            "peer", "name", port, "netns", self.of("gateway"), "address", MACS[port])
-        for role, interface in ((host, "eth0"), ("gateway", port)):
+    def cable(self, one, other):
+        run("ip", "link", "add", one[1], "netns", self.of(one[0]), "address", mac(*one), "type", "veth",
+            "peer", "name", other[1], "netns", self.of(other[0]), "address", mac(*other))
+        for role, interface in (one, other):
             self.offloads(role, interface, "tx", "tso", "gso", "gro", "sg", "rxvlan", "txvlan")
             run("ip", "-n", self.of(role), "link", "set", "dev", interface, "up")
 
@@ -118,8 +126,8 @@ class Network:
         arguments = [word for feature in features for word in (feature, value)]
         run("ip", "netns", "exec", self.of(role), "ethtool", "-K", interface, *arguments)
 
-    def ip(self, *arguments):
-        run("ip", "-n", self.of("gateway"), *arguments)
+    def ip(self, *arguments, role="gateway"):
+        run("ip", "-n", self.of(role), *arguments)
 
     def index(self, role, interface):
         with inside(self.of(role)):
@@ -148,17 +156,23 @@ class Network:
             os.sched_setaffinity(thread, {core})
             os.setpriority(os.PRIO_PROCESS, thread, PRIORITY)
 
-    def spawn(self, *command, what):
+    def spawn(self, *command, what, role="gateway"):
         log = open(os.path.join(self.folder, f"{what}.log"), "w+")
-        child = subprocess.Popen(["ip", "netns", "exec", self.of("gateway"), *command], stdin=subprocess.PIPE,
+        child = subprocess.Popen(["ip", "netns", "exec", self.of(role), *command], stdin=subprocess.PIPE,
             stdout=log, stderr=subprocess.STDOUT, preexec_fn=die_with_parent)
         child.log = log
         self.children.append(child)
         return child
 
-    def received(self, interface):
-        (link,) = json.loads(run("ip", "-json", "-s", "-n", self.of("gateway"), "link", "show", "dev", interface))
-        return link["stats64"]["rx"]["packets"]
+    def counted(self, role, interface):
+        """The kernel's counters of an interface: {"rx": {"packets", "dropped", ...}, "tx": {...}}."""
+        (link,) = json.loads(run("ip", "-json", "-s", "-n", self.of(role), "link", "show", "dev", interface))
+        return link["stats64"]
+
+
+def mac(role, interface):
+    """A port is known by its name, a host by its role."""
+    return MACS[{"gateway": interface, "far": f"far-{interface}"}.get(role, role)]
 
 
 def napi_threads(interface):
@@ -174,11 +188,11 @@ class Generator:
     """Sends from its start until it is stopped."""
 
     def __init__(self, network, flows, destination):
-        mac = lambda text: bytes.fromhex(text.replace(":", ""))  # noqa: E731
+        octets = lambda name: bytes.fromhex(MACS[name].replace(":", ""))  # noqa: E731
         index = network.index("generator", "eth0")
         self.network, self.pid = network, None
         self.loaded = network.load("generator", {
-            ".data.settings": mac(MACS[destination]) + mac(MACS["generator"]) + struct.pack("II", index, flows),
+            ".data.settings": octets(destination) + octets("generator") + struct.pack("II", index, flows),
             ".data.state": struct.pack("QQQ", 0, 0x9E3779B97F4A7C15, 0)})
 
     def start(self, mpps=0.0):
@@ -212,23 +226,24 @@ class Generator:
 
 
 class Sink:
-    """Counts and drops, "tc" at tc ingress or "xdp" in XDP. A redirect into it (`xdp_frames`) needs a receive
-    loop there, which XDP brings, and GRO too."""
+    """Counts and drops, "tc" at tc ingress or "xdp" in XDP. Every packet must have come over as many `hops`. A
+    redirect into it (`xdp_frames`) needs a receive loop there, which XDP brings, and GRO too."""
 
-    NAMES = ("packets", "short", "long", "other", "wrong_checksums")
+    NAMES = ("packets", "short", "long", "other", "wrong_checksums", "wrong_hops")
 
-    def __init__(self, network, kind, xdp_frames):
+    def __init__(self, network, kind, xdp_frames, hops):
+        settings = {".data.settings": struct.pack("I", FIRST_TIME_TO_LIVE - hops)}
         if kind == "xdp":
-            self.loaded = network.attach_xdp("sink", "eth0", "sink", "at_xdp")
+            self.loaded = network.attach_xdp("sink", "eth0", "sink", "at_xdp", settings)
             return
         if xdp_frames:
             network.offloads("sink", "eth0", "gro", value="on")
-        self.loaded, index = network.load("sink"), network.index("sink", "eth0")
+        self.loaded, index = network.load("sink", settings), network.index("sink", "eth0")
         with inside(network.of("sink")):
             self.loaded.attach_tc("at_tc", index)
 
     def counted(self):
-        return dict(zip(self.NAMES, struct.unpack("QQQQQ", self.loaded.read(".data.counters"))))
+        return dict(zip(self.NAMES, struct.unpack("QQQQQQ", self.loaded.read(".data.counters"))))
 
     def sample(self):
         """(short, long) packets of some flows."""

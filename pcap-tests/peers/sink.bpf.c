@@ -1,8 +1,13 @@
-/* The end of the line: counts what arrives by its mark and drops it, at tc ingress or in XDP. Of one packet
- * in 256 it checks the header checksum; of one flow in 64 it counts short and long packets.
+/* The end of the line: counts what arrives by its mark and drops it, at tc ingress or in XDP. Of every packet it
+ * checks that it is one of the generator's and came over so many hops, of one in 256 the header checksum; of one flow
+ * in 64 it counts short and long packets.
  */
 
 #include "bpf.h"
+
+struct {
+	__u32 time_to_live;	/* of every packet */
+} settings SECTION(".data.settings");
 
 enum { SHORT_DSCP = 18, LONG_DSCP = 10, SAMPLED_FLOWS_MAX = 1 << 15 };
 
@@ -12,6 +17,7 @@ struct {
 	__u64 long_lane;
 	__u64 other;		/* not a packet of the generator's */
 	__u64 wrong_checksums;	/* among those looked at */
+	__u64 wrong_hops;
 } counters SECTION(".data.counters");
 
 struct lanes {
@@ -58,7 +64,9 @@ INLINE void see(const struct headers *packet, const void *data_end)
 	__u8 dscp;
 
 	if ((const void *)(packet + 1) > data_end || packet->ethertype != BIG_ENDIAN_16(ETHERTYPE_IPV4) ||
-	    packet->protocol != PROTOCOL_TCP) {
+	    packet->version_and_length != 0x45 || packet->protocol != PROTOCOL_TCP ||
+	    packet->source[0] != BIG_ENDIAN_16(0x0a01) || packet->destination[0] != BIG_ENDIAN_16(0x0a02) ||
+	    packet->destination[1] != BIG_ENDIAN_16(0x0002) || packet->destination_port != BIG_ENDIAN_16(443)) {
 		counters.other++;
 		return;
 	}
@@ -66,6 +74,7 @@ INLINE void see(const struct headers *packet, const void *data_end)
 	counters.packets++;
 	counters.short_lane += dscp == SHORT_DSCP;
 	counters.long_lane += dscp == LONG_DSCP;
+	counters.wrong_hops += packet->time_to_live != settings.time_to_live;
 	if (counters.packets % 256 == 0)
 		check_checksum(packet);
 	/* Never flow 0, which has port 0: with one flow it would be every packet. */

@@ -65,12 +65,16 @@ def testpmd(network):
 
 def bridge(network):
     network.attach_xdp("gateway", "lan", "splitter", "pass")
+    bridge_ports(network)
+    run("bridge", "-n", network.of("gateway"), "fdb", "replace", MACS["sink"], "dev", "wan", "master", "static")
+    return lambda: None
+
+
+def bridge_ports(network):
     network.ip("link", "add", "br0", "type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
     for port in ("lan", "wan"):
         network.ip("link", "set", port, "master", "br0")
     network.ip("link", "set", "br0", "up")
-    run("bridge", "-n", network.of("gateway"), "fdb", "replace", MACS["sink"], "dev", "wan", "master", "static")
-    return lambda: None
 
 
 def routing(network):

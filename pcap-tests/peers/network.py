@@ -71,8 +71,8 @@ class Network:
     """Generator, gateway and sink, and all that runs in them, until this is left. With a pair of gateways there is
     `far` between the gateway and the sink, the other way round: its LAN port is the sink's."""
 
-    def __init__(self, folder, programs, pair=False):
-        self.folder, self.programs, self.pair = folder, programs, pair
+    def __init__(self, folder, programs, pair=False, queues=1):
+        self.folder, self.programs, self.pair, self.queues = folder, programs, pair, queues
         self.name = f"lanesplit-peers-{os.getpid()}"
         self.roles = ["generator", "gateway", "sink"] + ["far"] * pair
         self.children, self.objects = [], []
@@ -116,8 +116,9 @@ class Network:
         run("ip", "netns", "exec", self.of(role), "sysctl", "-q", "-w", *settings)
 
     def cable(self, one, other):
-        run("ip", "link", "add", one[1], "netns", self.of(one[0]), "address", mac(*one), "type", "veth",
-            "peer", "name", other[1], "netns", self.of(other[0]), "address", mac(*other))
+        queues = ("numrxqueues", str(self.queues), "numtxqueues", str(self.queues))
+        run("ip", "link", "add", one[1], "netns", self.of(one[0]), "address", mac(*one), *queues, "type", "veth",
+            "peer", "name", other[1], "netns", self.of(other[0]), "address", mac(*other), *queues)
         for role, interface in (one, other):
             self.offloads(role, interface, "tx", "tso", "gso", "gro", "sg", "rxvlan", "txvlan")
             run("ip", "-n", self.of(role), "link", "set", "dev", interface, "up")

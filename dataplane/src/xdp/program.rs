@@ -27,6 +27,7 @@ use std::{fmt, fs, io, mem, ptr};
 
 use ipnet::IpNet;
 use libxdp_sys::{bpf_map, bpf_object};
+use nix::fcntl::{FcntlArg, fcntl};
 
 use super::destinations::{DESTINATIONS_MAX, Destinations};
 use super::error::XdpError;
@@ -38,6 +39,9 @@ use super::settings::{Attach, ENCAPSULATION_BYTES_MAX, check_frame_bytes, mtu_ma
 static INLINE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/program.bpf.o"));
 /// The same.
 static ROUTED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/routed.bpf.o"));
+
+/// More descriptors than a gateway has, and less than the 1024 that a process may have by default.
+const LINK_DESCRIPTOR_MIN: RawFd = 768;
 
 /// What a port is for: which program it gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -473,7 +477,7 @@ fn link(program: &Program, interface: &Interface, mode: Mode) -> Result<OwnedFd,
             ptr::from_ref(&options),
         )
     };
-    own(result).map_err(|cause| match cause.raw_os_error() {
+    own(result).map(closed_first).map_err(|cause| match cause.raw_os_error() {
         Some(libc::EBUSY | libc::EEXIST) => {
             XdpError::Occupied { interface: interface.name.clone(), program: occupant(interface) }
         }
@@ -482,6 +486,17 @@ fn link(program: &Program, interface: &Interface, mode: Mode) -> Result<OwnedFd,
             XdpError::kernel(&interface.name, operation, cause)
         }
     })
+}
+
+/// The same with a number above all others. Of a process that dies the kernel closes the highest descriptor first, and
+/// a socket of AF_XDP takes it milliseconds: with the links last, traffic would wait for every socket of every queue.
+fn closed_first(link: OwnedFd) -> OwnedFd {
+    // Where the process may not have as many, the number stays.
+    match fcntl(&link, FcntlArg::F_DUPFD_CLOEXEC(LINK_DESCRIPTOR_MIN)) {
+        // SAFETY: the kernel has just opened the descriptor, for this call alone.
+        Ok(descriptor) => unsafe { OwnedFd::from_raw_fd(descriptor) },
+        Err(_) => link,
+    }
 }
 
 /// What is on the interface, in words: " (native program 42)"; nothing where the kernel does not

@@ -1,6 +1,8 @@
 //! When the process dies, traffic goes on: over the kernel's bridge, until it is started again.
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -9,7 +11,7 @@ use dataplane::status::Status;
 
 use crate::daemon::{Daemon, Setting};
 use crate::lab::{CLIENT, SERVER, wait_for};
-use crate::site::{BOUND, Site, on_site};
+use crate::site::{BOUND, Site, on_site, on_site_with_two_queues};
 use crate::stream::{Distribution, Stream};
 use crate::traffic::{Train, Transfer};
 use crate::web::{Nginx, download, upload};
@@ -54,6 +56,28 @@ fn beside_a_bridge_no_packet_is_forwarded_twice() {
             let arrivals = train.end();
             assert_eq!((arrivals.lost, arrivals.doubled), (0, 0), "{arrivals:?}");
         }
+        daemon.stop();
+    });
+}
+
+/// The kernel closes what a dead process had open from the highest number down, and each socket of AF_XDP takes
+/// milliseconds.
+#[test]
+fn what_the_kernel_closes_first_are_the_links_of_the_programs() {
+    on_site_with_two_queues(|site| {
+        let daemon = Daemon::start(site, &[("workers.cores", "[0, 1]")]);
+        let folder = fs::read_dir(format!("/proc/{}/fd", daemon.id())).expect("it runs");
+        let mut open: Vec<(u32, PathBuf)> = folder
+            .map(|entry| {
+                let entry = entry.expect("it runs");
+                let number = entry.file_name().to_string_lossy().parse().expect("a number");
+                (number, fs::read_link(entry.path()).expect("nothing is closed meanwhile"))
+            })
+            .collect();
+        open.sort();
+        let is_link = |(_, target): &(u32, PathBuf)| target.ends_with("anon_inode:bpf_link");
+        let links = open.iter().rev().take_while(|one| is_link(one)).count();
+        assert_eq!((links, open.iter().filter(|one| is_link(one)).count()), (2, 2), "{open:?}");
         daemon.stop();
     });
 }

@@ -1,8 +1,8 @@
-//! Two queues, two workers, two cores.
+//! Two queues, two workers, two cores; and a queue that nobody expected.
 
 use crate::daemon::Daemon;
-use crate::lab::{CLIENT, CLIENT_V6};
-use crate::site::on_site_with_two_queues;
+use crate::lab::{CLIENT, CLIENT_V6, wait_for};
+use crate::site::{BOUND, Site, on_site_with_two_queues, words};
 use crate::web::{Nginx, download};
 
 #[test]
@@ -30,4 +30,56 @@ fn every_flow_stays_on_one_worker() {
         }
         assert_eq!(last.total.flows.created, 32);
     });
+}
+
+#[test]
+fn a_queue_that_comes_while_it_runs_is_told_of_and_left_to_the_kernel() {
+    on_site_with_two_queues(|site| {
+        site.bridge();
+        set_queues(site, 1);
+        let daemon = Daemon::start(site, &[("workers.cores", "[1]")]);
+        let nginx = Nginx::start(site, site.datacenter());
+        let name = nginx.serve(100_000);
+        for round in 1..=2 {
+            set_queues(site, 2);
+            let now = daemon.wait_for("the queue to be noticed", |now| now.ports.lan.queues == 2);
+            let before = now.ports.lan.kernel.no_socket;
+            // By and by one of these flows is on the second queue, and arrives over the bridge.
+            wait_for("packets on the second queue", BOUND, || {
+                download(site, site.far_host(), &nginx, CLIENT, &name);
+                daemon.status().ports.lan.kernel.no_socket > before
+            });
+            set_queues(site, 1);
+            daemon.wait_for("it to be gone", |now| {
+                [now.ports.lan.queues, now.ports.wan.queues] == [1, 1]
+            });
+            let log = daemon.files().log();
+            assert_eq!(log.matches("lan: 2 queues now, and workers for 1").count(), round, "{log}");
+            assert_eq!(log.matches("lan: 1 queues now, and a worker for each").count(), round);
+        }
+        let left = daemon.status().ports.lan.kernel.no_socket;
+        for _ in 0..8 {
+            download(site, site.far_host(), &nginx, CLIENT, &name);
+        }
+        site.wait_for_silence();
+        drop(nginx);
+        let last = daemon.stop();
+        assert_eq!(last.ports.lan.kernel.no_socket, left, "all on the queue that has a worker");
+        assert_eq!((last.ports_reopened, last.workers.len()), (0, 1));
+    });
+}
+
+/// At both ends of both cables: with XDP, a veth must have as many as its other end sends on.
+fn set_queues(site: &Site, number: u32) {
+    let hosts = [(site.datacenter(), "eth0"), (site.far_host(), "eth0")];
+    let ports = [(site.gateway(), "lan"), (site.gateway(), "wan")];
+    let ends = if number == 1 { [hosts, ports] } else { [ports, hosts] };
+    for (namespace, interface) in ends.into_iter().flatten() {
+        let set = format!("ethtool -L {interface} rx {number} tx {number}");
+        // It is an error to change nothing.
+        let count = format!("ls /sys/class/net/{interface}/queues");
+        if namespace.run(&words(&count)).matches("rx-").count() != number as usize {
+            namespace.run(&words(&set));
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //!    segment b --- wan | outer --- br-outer (addresses) <- routes -- short, long --- inner | lan --- server
 //! ```
 //!
-//! Of the answers, IPv4 comes through the short lane and IPv6 through the long one.
+//! Of what is inside, IPv4 comes back through the short lane and IPv6 through the long one.
 
 use std::fs;
 use std::path::Path;
@@ -23,13 +23,16 @@ fn open_vswitch_understands_the_tunnels_and_is_understood_with_key_without_and_w
     on_sites(|site| {
         let switch = Switch::start(site);
         for options in [
-            Options { key: true, checksum: false },
-            Options { key: false, checksum: false },
-            Options { key: true, checksum: true },
+            Options { outer: Outer::Ipv4, key: true, checksum: false },
+            Options { outer: Outer::Ipv4, key: false, checksum: false },
+            Options { outer: Outer::Ipv4, key: true, checksum: true },
+            Options { outer: Outer::Ipv6, key: true, checksum: false },
+            Options { outer: Outer::Ipv6, key: false, checksum: false },
+            Options { outer: Outer::Ipv6, key: true, checksum: true },
         ] {
             switch.connect(options);
             let sniffers = site.routers.each_ref().map(|router| Sniffer::start(site, router, "a0"));
-            let plan = Plan::new(Outer::Ipv4).with("gre.checksum", &options.checksum.to_string());
+            let plan = Plan::new(options.outer).with("gre.checksum", &options.checksum.to_string());
             let plan = if options.key { plan.with_keys() } else { plan };
             let gateway = Daemon::start(site, 0, &plan);
             wait_for("an answer through the switch", BOUND, || site.answers());
@@ -39,16 +42,22 @@ fn open_vswitch_understands_the_tunnels_and_is_understood_with_key_without_and_w
             let last = gateway.stop();
             let router = routed(&last);
             assert_eq!((router.refused.total(), missed(&last)), (0, 0), "{options:?} {router:?}");
+            let (family, net) = match options.outer {
+                Outer::Ipv4 => ("ip", "192.0.2.0/24"),
+                Outer::Ipv6 => ("ip6", "2001:db8:a::/64"),
+            };
             for (lane, path) in router.lanes.iter().zip(&paths) {
-                let sent = path.count("proto 47 and src net 192.0.2.0/24");
-                let received = path.count("proto 47 and dst net 192.0.2.0/24");
+                let sent = path.count(&format!("{family} proto 47 and src net {net}"));
+                let received = path.count(&format!("{family} proto 47 and dst net {net}"));
                 assert_eq!([lane.sent, lane.received], [sent, received], "{options:?}");
                 assert!(sent > 100 && received > 100, "both lanes, both ways: {lane:?}");
             }
             let flags = paths.each_ref().map(|path| {
                 let fields = ["gre.flags.key", "gre.flags.checksum", "gre.proto"];
                 // Not those that ICMP errors quote.
-                let mut flags = path.fields("gre and not icmp and ip.dst == 192.0.2.0/24", &fields);
+                let address = if family == "ip" { "ip.dst" } else { "ipv6.dst" };
+                let filter = format!("gre and not icmp and not icmpv6 and {address} == {net}");
+                let mut flags = path.fields(&filter, &fields);
                 flags.sort();
                 flags.dedup();
                 flags
@@ -78,6 +87,7 @@ fn files_arrive(site: &Site) {
 /// Of both tunnels.
 #[derive(Debug, Clone, Copy)]
 struct Options {
+    outer: Outer,
     key: bool,
     checksum: bool,
 }
@@ -143,11 +153,15 @@ impl<'a> Switch<'a> {
         }
         let namespace = self.namespace;
         namespace.run(&words("ip link set dev br-outer up"));
-        let [[far, _], [near, _]] = NETS;
-        for number in [1, 2] {
-            namespace.address("br-outer", &format!("{near}{number}/24"));
-            let route = format!("ip route replace {far}{number}/32 via {near}1{number}");
-            namespace.run(&words(&route));
+        let [far, near] = NETS;
+        for (family, (bits, host_bits)) in [(24, 32), (64, 128)].into_iter().enumerate() {
+            let (far, near) = (far[family], near[family]);
+            for number in [1, 2] {
+                namespace.address("br-outer", &format!("{near}{number}/{bits}"));
+                let route =
+                    format!("ip route replace {far}{number}/{host_bits} via {near}1{number}");
+                namespace.run(&words(&route));
+            }
         }
         for router in &self.site.routers {
             router.run(&words("ip neigh flush dev b0"));
@@ -165,7 +179,7 @@ impl<'a> Switch<'a> {
         for (number, name, prefixes) in
             [(1, "short", "ip,nw_dst=10.1.0.0/24"), (2, "long", "ipv6,ipv6_dst=fd01::/64")]
         {
-            let [[far, _], [near, _]] = NETS;
+            let [far, near] = NETS.map(|nets| nets[options.outer as usize]);
             let key = if options.key { format!("options:key={number}") } else { String::new() };
             let ends = format!("options:remote_ip={far}{number} options:local_ip={near}{number}");
             self.vsctl(&format!(

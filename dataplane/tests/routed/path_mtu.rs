@@ -155,37 +155,47 @@ fn forged_icmp_errors_change_nothing_and_are_counted_by_reason() {
         return;
     }
     on_sites(|site| {
-        let outer = Outer::Ipv4;
-        let [a, b] = start_both(site, &plan(outer));
-        let inner_bytes = LINK_BYTES - overhead_bytes(outer);
-        assert_eq!(pings(&site.client, SERVER, inner_bytes, 10), 10);
-        let sent =
-            routed(&a.wait_for("the pings to be counted", |now| routed(now).lanes[0].sent >= 10));
-        let mac = site.gateways[0].mac("wan");
-        let recent = (sent.lanes[0].sent - 1).to_string();
-        let before = a.status();
-        scapy::run(&site.routers[0], "forge.py", &["a0", &mac, &recent]);
-        let after = a.wait_for("the forgeries to be judged", |now| {
-            routed(now).path_errors_refused.total() >= 13
-        });
-        let refused = routed(&after).path_errors_refused;
-        let counts = [
-            refused.not_ours,
-            refused.key,
-            refused.sequence,
-            refused.out_of_bounds,
-            refused.checksum,
-            refused.other_kind,
-        ];
-        assert_eq!(counts, [4, 2, 2, 2, 1, 2], "{refused:?}");
-        assert_eq!(refused.total(), 13, "{refused:?}");
-        assert_eq!(routed(&after).path_mtu_lowered, 0);
-        let errors = after.total.dropped.path_error - before.total.dropped.path_error;
-        assert_eq!(errors, 13, "each was taken in");
-        assert_eq!(routed(&after).icmp, routed(&before).icmp, "nobody was told");
-        assert_eq!(pings(&site.client, SERVER, inner_bytes, 10), 10, "packets of full size");
-        stop_both([a, b]);
+        // As in forge.py.
+        for (outer, expected) in
+            [(Outer::Ipv4, [4, 2, 2, 2, 1, 2]), (Outer::Ipv6, [5, 2, 2, 3, 1, 3])]
+        {
+            forgeries_change_nothing(site, outer, expected);
+        }
     });
+}
+
+fn forgeries_change_nothing(site: &Site, outer: Outer, expected: [u64; 6]) {
+    let forgeries: u64 = expected.iter().sum();
+    let [a, b] = start_both(site, &plan(outer));
+    let inner_bytes = LINK_BYTES - overhead_bytes(outer);
+    assert_eq!(pings(&site.client, SERVER, inner_bytes, 10), 10);
+    let sent =
+        routed(&a.wait_for("the pings to be counted", |now| routed(now).lanes[0].sent >= 10));
+    let mac = site.gateways[0].mac("wan");
+    let recent = (sent.lanes[0].sent - 1).to_string();
+    let before = a.status();
+    let family = ["4", "6"][outer as usize];
+    scapy::run(&site.routers[0], "forge.py", &["a0", &mac, &recent, family]);
+    let after = a.wait_for("the forgeries to be judged", |now| {
+        routed(now).path_errors_refused.total() >= forgeries
+    });
+    let refused = routed(&after).path_errors_refused;
+    let counts = [
+        refused.not_ours,
+        refused.key,
+        refused.sequence,
+        refused.out_of_bounds,
+        refused.checksum,
+        refused.other_kind,
+    ];
+    assert_eq!(counts, expected, "{outer:?} {refused:?}");
+    assert_eq!(refused.total(), forgeries, "{outer:?} {refused:?}");
+    assert_eq!(routed(&after).path_mtu_lowered, 0, "{outer:?}");
+    let errors = after.total.dropped.path_error - before.total.dropped.path_error;
+    assert_eq!(errors, forgeries, "each was taken in");
+    assert_eq!(routed(&after).icmp, routed(&before).icmp, "nobody was told");
+    assert_eq!(pings(&site.client, SERVER, inner_bytes, 10), 10, "packets of full size");
+    stop_both([a, b]);
 }
 
 #[test]

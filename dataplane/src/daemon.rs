@@ -463,6 +463,7 @@ impl Daemon {
             let reasons: Vec<String> = unfit.collect();
             if reasons.is_empty() {
                 self.notice_mtu(&seen);
+                self.notice_queues(&seen);
                 return Ok(());
             }
             tracing::warn!("{}: both ports closed, to be opened again", reasons.join(", "));
@@ -536,6 +537,28 @@ impl Daemon {
         }
     }
 
+    /// There are as many workers as there were queues at the start. The kernel lets a queue go no sooner than its
+    /// socket, but adds some at any time; and to serve only some is better than none.
+    fn notice_queues(&mut self, seen: &[Option<Interface>; 2]) {
+        let workers = self.workers.len() as u32;
+        for (interface, now) in self.interfaces.iter_mut().zip(seen) {
+            let Some(now) = now.as_ref().filter(|now| now.queues != interface.queues) else {
+                continue;
+            };
+            interface.queues = now.queues;
+            let Interface { name, queues, .. } = interface;
+            if *queues <= workers {
+                tracing::info!("{name}: {queues} queues now, and a worker for each");
+                continue;
+            }
+            let loss = if self.routing.is_some() { ", which unpacks no tunnel" } else { "" };
+            tracing::warn!(
+                "{name}: {queues} queues now, and workers for {workers}: what the others receive is left to the \
+                 kernel{loss}. Set the number of queues back with `ethtool -L`, or restart with a worker for each"
+            );
+        }
+    }
+
     fn order_settings(&self) {
         let settings = settings(&self.config, &self.interfaces);
         for (queue, worker) in self.workers.iter().enumerate() {
@@ -566,6 +589,7 @@ impl Daemon {
             xdp: self.modes[index],
             copy: self.copy_modes[index].to_owned(),
             mtu: self.interfaces[index].mtu,
+            queues: self.interfaces[index].queues,
             kernel: kernel[index],
         };
         let mut status = Status {

@@ -96,6 +96,10 @@ fn look_at(
             return None;
         }
     };
+    if !interface.is_ethernet() {
+        problems.push(no_ethernet(config, name, interface.link_type));
+        return None;
+    }
     let role = config.role(port);
     let most = mtu_max(config.xdp.frame_bytes) - role.room_bytes();
     if interface.mtu > most {
@@ -114,6 +118,19 @@ fn look_at(
         problems.push(config.problem(name, message, &remedy));
     }
     Some(interface)
+}
+
+fn no_ethernet(config: &Config, name: &Located<String>, link_type: u16) -> Problem {
+    let kind = match link_type {
+        libc::ARPHRD_LOOPBACK => ", loopback",
+        libc::ARPHRD_NONE => ", packets without a link header",
+        _ => "",
+    };
+    let message =
+        format!("{} is no Ethernet interface: its link is of type {link_type}{kind}", name.value);
+    let remedy =
+        "name a port whose frames have Ethernet headers: `ip link show` says link/ether of it";
+    config.problem(name, message, remedy)
 }
 
 fn unequal_queues(config: &Config, ports: &Ports, lan: u32, wan: u32) -> Problem {

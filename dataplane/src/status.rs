@@ -117,6 +117,9 @@ pub struct PortStatus {
     pub copy: String,
     /// MTU, in bytes.
     pub mtu: u32,
+    /// Receive queues; those without a worker are the kernel's.
+    #[serde(default)]
+    pub queues: u32,
     /// Frames that its XDP program left to the kernel.
     pub kernel: KernelCounters,
 }
@@ -148,7 +151,7 @@ impl fmt::Display for Status {
         let seconds = *uptime_ms as f64 / 1000.0;
         writeln!(formatter, "lanesplitd {version}, process {pid}, {mode}, up {seconds:.1} s")?;
         for port in PortId::ALL {
-            let PortStatus { interface, state, xdp, copy, mtu, kernel } = ports.of(port);
+            let PortStatus { interface, state, xdp, copy, mtu, queues, kernel } = ports.of(port);
             let KernelCounters {
                 own_address,
                 oversize,
@@ -161,7 +164,7 @@ impl fmt::Display for Status {
             let side = format!("{port:?}").to_uppercase();
             write!(
                 formatter,
-                "{side} {interface}: {state}, XDP {xdp}, {copy}, MTU {mtu}; left to the kernel: "
+                "{side} {interface}: {state}, XDP {xdp}, {copy}, MTU {mtu}, queues: {queues}; left to the kernel: "
             )?;
             writeln!(
                 formatter,

@@ -21,7 +21,9 @@ pub struct Interface {
     pub name: String,
     /// Its number.
     pub index: u32,
-    /// Its MAC address.
+    /// What its frames begin with: an `ARPHRD_` of linux/if_arp.h.
+    pub link_type: u16,
+    /// Its MAC address, when it is an Ethernet interface.
     pub address: [u8; 6],
     /// Its MTU in bytes: what a packet may have without its Ethernet header.
     pub mtu: u32,
@@ -46,12 +48,18 @@ impl Interface {
         let index = if_nametoindex(name).map_err(|errno| fail("looking it up", errno.into()))?;
         let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|errno| fail("opening a socket to ask it", errno.into()))?;
-        let address = hardware_address(&socket, name)
+        let (link_type, address) = hardware_address(&socket, name)
             .map_err(|cause| fail("asking for its MAC address", cause))?;
         let mtu = mtu(&socket, name).map_err(|cause| fail("asking for its MTU", cause))?;
         let queues = queues(&socket, name).unwrap_or(1);
         let running = running(&socket, name).map_err(|cause| fail("asking for its link", cause))?;
-        Ok(Interface { name: name.to_owned(), index, address, mtu, queues, running })
+        let name = name.to_owned();
+        Ok(Interface { name, index, link_type, address, mtu, queues, running })
+    }
+
+    /// Whether frames here have Ethernet headers.
+    pub fn is_ethernet(&self) -> bool {
+        self.link_type == libc::ARPHRD_ETHER
     }
 
     /// Has the NIC leave VLAN tags in the frames it receives: a tag taken off before XDP sees the frame is
@@ -76,13 +84,14 @@ impl Interface {
     }
 }
 
-fn hardware_address(socket: &OwnedFd, name: &str) -> io::Result<[u8; 6]> {
+/// The type of the link, and the address.
+fn hardware_address(socket: &OwnedFd, name: &str) -> io::Result<(u16, [u8; 6])> {
     let mut request = request(name)?;
     // SAFETY: this request has no pointer.
     unsafe { ask(socket, libc::SIOCGIFHWADDR, &mut request) }?;
     // SAFETY: SIOCGIFHWADDR succeeded, so the kernel has written this member of the union.
     let address = unsafe { request.ifr_ifru.ifru_hwaddr };
-    Ok(std::array::from_fn(|index| address.sa_data[index] as u8))
+    Ok((address.sa_family, std::array::from_fn(|index| address.sa_data[index] as u8)))
 }
 
 fn mtu(socket: &OwnedFd, name: &str) -> io::Result<u32> {
@@ -193,6 +202,7 @@ mod tests {
     fn the_loopback_interface_is_found() {
         let loopback = Interface::find("lo").expect("every namespace has one");
         assert_eq!(loopback.address, [0; 6]);
+        assert!(!loopback.is_ethernet());
         assert!(loopback.mtu > 0);
     }
 

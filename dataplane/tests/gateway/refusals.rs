@@ -127,6 +127,25 @@ fn an_mtu_that_does_not_fit_is_refused_until_the_remedy_is_applied() {
 }
 
 #[test]
+fn an_interface_without_ethernet_headers_is_refused_by_its_type() {
+    on_site(|site| {
+        site.gateway().run(&["ip", "tuntap", "add", "dev", "tun0", "mode", "tun"]);
+        let path = site.folder.file("bad.toml");
+        for (port, why) in [
+            ("lo", "lo is no Ethernet interface: its link is of type 772, loopback"),
+            ("tun0", "tun0 is no Ethernet interface: its link is of type 65534, packets without"),
+        ] {
+            fs::write(&path, format!("[ports]\nlan = \"{port}\"\nwan = \"wan\"\n"))
+                .expect("writable");
+            let words = ["bad.toml:2:7", "1 thing is wrong", why, "link/ether"];
+            for command in ["check", "run"] {
+                assert_refused(site, &[command, "--config", text(&path)], 2, &words);
+            }
+        }
+    });
+}
+
+#[test]
 fn without_its_capabilities_it_names_them() {
     on_site(|site| {
         let files = Files::new(site, "gateway");

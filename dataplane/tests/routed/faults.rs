@@ -139,6 +139,35 @@ fn a_tunnel_end_that_loses_its_address_works_again_when_it_has_it_back() {
 }
 
 #[test]
+fn a_lan_address_that_goes_takes_its_network_with_it_and_brings_it_back() {
+    on_sites(|site| {
+        let daemons = start_both(site, &plan());
+        let far = &site.gateways[1];
+        let (stream, transfer) = (Stream::start(site, true), Transfer::start(site));
+        for _ in 0..2 {
+            stream.wait_for_progress();
+            transfer.wait_for_progress();
+            let before = daemons[1].status().total.dropped.no_route;
+            far.run(&words("ip address delete 10.2.0.1/24 dev lan"));
+            // Nothing is sent by a route that the kernel no longer has.
+            daemons[1].wait_for("packets without a route", |now| {
+                now.total.dropped.no_route > before + 20
+            });
+            far.address("lan", "10.2.0.1/24");
+            let back = Instant::now();
+            stream.wait_for_progress();
+            transfer.wait_for_progress();
+            eprintln!("a LAN's address is back: traffic after {:?}", back.elapsed());
+        }
+        let record = stream.end();
+        transfer.finish();
+        assert_eq!(record.doubled(), 0);
+        wait_for("an answer", BOUND, || site.answers());
+        stop_both(daemons);
+    });
+}
+
+#[test]
 fn a_wan_port_that_is_deleted_and_made_again_is_taken_back_with_all_flows() {
     on_sites(|site| {
         let [a, b] = start_both(site, &plan());

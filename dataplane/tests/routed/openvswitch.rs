@@ -153,15 +153,18 @@ impl<'a> Switch<'a> {
         }
         let namespace = self.namespace;
         namespace.run(&words("ip link set dev br-outer up"));
-        let [far, near] = NETS;
-        for (family, (bits, host_bits)) in [(24, 32), (64, 128)].into_iter().enumerate() {
-            let (far, near) = (far[family], near[family]);
-            for number in [1, 2] {
-                namespace.address("br-outer", &format!("{near}{number}/{bits}"));
-                let route =
-                    format!("ip route replace {far}{number}/{host_bits} via {near}1{number}");
-                namespace.run(&words(&route));
-            }
+        let [[far, far_v6], [near, near_v6]] = NETS;
+        // Over IPv6 the switch does not send from `local_ip` but from the address whose network, the narrowest first,
+        // has the next hop in it.
+        self.site.routers[1].address("b0", &format!("{near_v6}a/64"));
+        for (address, to, by) in [
+            (format!("{near}1/24"), format!("{far}1/32"), format!("{near}11")),
+            (format!("{near}2/24"), format!("{far}2/32"), format!("{near}12")),
+            (format!("{near_v6}1/64"), format!("{far_v6}1/128"), format!("{near_v6}11")),
+            (format!("{near_v6}2/124"), format!("{far_v6}2/128"), format!("{near_v6}a")),
+        ] {
+            namespace.address("br-outer", &address);
+            namespace.run(&words(&format!("ip route replace {to} via {by}")));
         }
         for router in &self.site.routers {
             router.run(&words("ip neigh flush dev b0"));

@@ -15,10 +15,12 @@
 
 pub mod file;
 pub mod interface;
+pub mod listener;
 pub mod offloads;
 pub mod packet_ring;
 pub mod packet_socket;
 pub mod timestamping;
+pub mod xdp;
 
 /// The two places a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -67,7 +69,7 @@ pub enum Stamp {
     File,
     /// The kernel's network stack.
     Software,
-    /// The driver.
+    /// The XDP program in the driver.
     Driver,
     /// The NIC.
     Hardware,
@@ -163,6 +165,14 @@ impl Batch {
             wire_bytes: place.wire_bytes,
             bytes: &self.bytes[place.start as usize..place.end as usize],
         })
+    }
+
+    /// Puts the frames into the order of their stamps, if one clock made them.
+    pub fn sort(&mut self) {
+        let by_nic = |place: &Place| place.stamp == Stamp::Hardware;
+        if self.places.windows(2).all(|two| by_nic(&two[0]) == by_nic(&two[1])) {
+            self.places.sort_by_key(|place| place.time_ns);
+        }
     }
 
     /// No frame stamped earlier than this will come any more.

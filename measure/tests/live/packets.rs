@@ -13,7 +13,7 @@ use measure::live::{self, Event, LiveSettings, Watch};
 use measure::matcher::{Class, Outcome};
 use measure::measurement::Rows;
 use measure::session::Settings;
-use measure::source::packet_socket::TapSettings;
+use measure::source::listener::TapSettings;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -54,6 +54,7 @@ fn measure_while(site: &Site, port: u16, frames: u64, work: impl FnOnce() + Send
     let settings = LiveSettings {
         interfaces: ["tap0".into(), "tap1".into()],
         tap: TapSettings {
+            way: Default::default(),
             stamps: Default::default(),
             snap_bytes: 192,
             ring_bytes: 16 << 20,

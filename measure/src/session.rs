@@ -60,6 +60,8 @@ pub struct Settings {
     pub exact_max: usize,
     /// Most flows.
     pub flows_max: usize,
+    /// A flow that is silent for longer has ended.
+    pub flow_timeout_ns: u64,
 }
 
 impl Default for Settings {
@@ -71,6 +73,7 @@ impl Default for Settings {
             one_way: false,
             exact_max: crate::statistics::EXACT_MAX,
             flows_max: 1 << 22,
+            flow_timeout_ns: 300_000_000_000,
         }
     }
 }
@@ -92,8 +95,6 @@ pub struct TapCounts {
     pub tunnel_fragments: u64,
     /// Frames by who stamped them: file, software, driver, hardware.
     pub stamps: [u64; 4],
-    /// Packets without a flow, because there were too many.
-    pub without_flow: u64,
     /// Stamp of the first frame, as the tap gave it.
     pub first_ns: Option<u64>,
     /// Stamp of the latest frame, as the tap gave it.
@@ -181,7 +182,7 @@ impl Session {
         Session {
             identifier: Identifier::new(settings.content_bytes),
             lanes: Lanes::default(),
-            flows: Flows::new(settings.flows_max, settings.one_way),
+            flows: Flows::new(settings.flows_max, settings.one_way, settings.flow_timeout_ns),
             matcher: Matcher::new(settings.rules.clone()),
             measurement: Measurement::new(settings.exact_max, settings.one_way, rows),
             lines: Default::default(),
@@ -251,7 +252,6 @@ impl Session {
                 lane: self.lanes.id(&found.lane),
                 clock: line.clock & !HARDWARE_CLOCK | if hardware { HARDWARE_CLOCK } else { 0 },
             };
-            counts.without_flow += u64::from(sighting.stream == crate::stream::StreamId::UNKNOWN);
             self.matcher.prefetch_slot(&sighting);
             self.flows.prefetch_current(sighting.stream);
             line.queue.push_back(sighting);

@@ -215,7 +215,7 @@ fn figures(body: &mut String, results: &Results) {
         if let Some(ns) = way.p95_p50_ns {
             let _ = write!(
                 body,
-                "<tr><td>{name}P95-P50<td><td><td><td>{}<td colspan=6>",
+                "<tr><td>{name}P95-P50<td class=text colspan=10>{} (of the delay)",
                 time(ns as f64)
             );
         }

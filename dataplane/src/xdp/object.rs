@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 use std::{fmt, fs, io, mem, ptr};
 
 use libxdp_sys::{bpf_map, bpf_object, bpf_program};
@@ -274,8 +275,15 @@ pub fn raise_memory_limit() {
 /// CPUs that the kernel has room for in every per-CPU value.
 fn possible_cpus() -> io::Result<usize> {
     const PATH: &str = "/sys/devices/system/cpu/possible";
+    // It is what the kernel was started with.
+    static FOUND: OnceLock<usize> = OnceLock::new();
+    if let Some(&cpus) = FOUND.get() {
+        return Ok(cpus);
+    }
     let list = fs::read_to_string(PATH)?;
-    count_cpus(&list).ok_or_else(|| io::Error::other(format!("{PATH} says {list:?}")))
+    let cpus =
+        count_cpus(&list).ok_or_else(|| io::Error::other(format!("{PATH} says {list:?}")))?;
+    Ok(*FOUND.get_or_init(|| cpus))
 }
 
 /// One more than the highest number of a list like "0-3,8-11".

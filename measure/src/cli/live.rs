@@ -215,16 +215,17 @@ impl Show {
 }
 
 fn listening(tap: &LiveTap) -> String {
+    // Whether an XDP program gets them shows with the first packet.
+    let asked = if tap.xdp.is_some() { " asked for" } else { "" };
     let stamps = match (&tap.no_hardware_stamps, tap.clock) {
-        (None, Some(clock)) => format!("hardware stamps, /dev/ptp{clock}"),
-        (None, None) => "hardware stamps".into(),
+        (None, Some(clock)) => format!("hardware stamps{asked}, /dev/ptp{clock}"),
+        (None, None) => format!("hardware stamps{asked}"),
         (Some(reason), _) => format!("SOFTWARE STAMPS: {reason}"),
     };
     let way = tap.xdp.map_or(String::new(), |xdp| {
-        let mode = xdp.mode;
         let copy = if xdp.zero_copy { "zero-copy" } else { "copy" };
         let queues = xdp.queues;
-        format!("ALL ITS PACKETS TAKEN by XDP, {mode}, {copy}, queues: {queues}; ")
+        format!("ALL ITS PACKETS TAKEN by XDP, {copy}, queues: {queues}; ")
     });
     format!("{} ({way}{stamps})", tap.interface)
 }

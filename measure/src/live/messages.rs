@@ -1,7 +1,5 @@
 //! What the reader of a live run's figures must know.
 
-use dataplane::xdp::Mode;
-
 use super::{LiveTap, Outcome, Reason};
 use crate::results::Message;
 use crate::source::Tap;
@@ -132,10 +130,9 @@ fn about_stamps(tap: Tap, outcome: &Outcome, messages: &mut Vec<Message>) {
     let name = tap.name();
     let mut say = |kind: &str, text: String| messages.push(Message::new(kind, text));
     let [_, software, driver, hardware] = counts.stamps;
-    let stamper = match live.xdp.map(|xdp| xdp.mode) {
+    let stamper = match live.xdp {
         None => "The kernel",
-        Some(Mode::Native) => "The XDP program in the driver",
-        Some(Mode::Generic) => "An XDP program behind the driver, which takes none,",
+        Some(_) => "The XDP program in the driver",
     };
     if let Some(reason) = &live.no_hardware_stamps {
         say(
@@ -154,7 +151,8 @@ fn about_stamps(tap: Tap, outcome: &Outcome, messages: &mut Vec<Message>) {
                  software stamp, which is not compared with the NIC's{}",
                 software + driver,
                 software + driver + hardware,
-                live.xdp.map_or(String::new(), |xdp| answers(&xdp)),
+                live.xdp
+                    .map_or(String::new(), |xdp| answers(&xdp) + "; --source packet may get them"),
             ),
         );
     }
@@ -180,15 +178,21 @@ fn about_stamps(tap: Tap, outcome: &Outcome, messages: &mut Vec<Message>) {
 
 /// What the driver answered, asked for the NIC's stamps.
 fn answers(xdp: &XdpNotes) -> String {
-    if !xdp.asks_driver || xdp.nic_zero + xdp.nic_refused + xdp.nic_unknown == 0 {
-        return String::new();
+    let error = xdp.nic_error.map_or("", |error| nix::errno::Errno::from_raw(error).desc());
+    let answers: Vec<String> = [
+        (xdp.nic_zero, "zero".to_owned()),
+        (xdp.nic_refused, format!("an error ({error})")),
+        (xdp.nic_unknown, "a stamp of nobody knows whose clock, which was not used".to_owned()),
+    ]
+    .into_iter()
+    .filter(|(frames, _)| *frames > 0)
+    .map(|(frames, answer)| format!("for {frames} frames with {answer}"))
+    .collect();
+    match answers.is_empty() {
+        true => String::new(),
+        false => format!(
+            ". Asked for the NIC's stamp (bpf_xdp_metadata_rx_timestamp), its driver answered {}",
+            answers.join(", ")
+        ),
     }
-    let error = xdp
-        .nic_error
-        .map_or(String::new(), |error| format!(" ({})", nix::errno::Errno::from_raw(error).desc()));
-    format!(
-        ". Asked for the NIC's stamp (bpf_xdp_metadata_rx_timestamp), the driver answered with zero for {} frames, \
-         with an error for {}{error}, and for {} with a stamp of nobody knows whose clock, which was not used",
-        xdp.nic_zero, xdp.nic_refused, xdp.nic_unknown,
-    )
 }

@@ -426,7 +426,7 @@ fn describe(tap: &mut dyn Listener, prepared: &Prepared, settings: &LiveSettings
         source: settings.tap.way.name().to_owned(),
         xdp: tap.notes().xdp,
         no_hardware_stamps: prepared.no_hardware_stamps().map(str::to_owned),
-        clock: prepared.stamping.clock(),
+        clock: prepared.clock(),
         merging: merging.map(|switch| switch.name().to_owned()).collect(),
         takes_tags_off: remain().any(|&switch| switch == Switch::ReceiveVlan),
         ring_bytes: tap.ring_bytes(),

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use figure::{Curve, Points, Scale, chart, colour};
 
-use crate::classes::SizeClasses;
+use crate::classes::{MORE, SizeClasses};
 use crate::compare::{ALL, Comparison, Interval, completion_times};
 use crate::export::table::time;
 use crate::flow::Direction;
@@ -350,9 +350,13 @@ fn distribution(
         let met = by_class.iter().filter(|(_, figures)| !figures.is_empty());
         met.map(|(name, figures)| {
             let number = names.iter().position(|known| known == name).unwrap_or(0);
+            let size = match name.as_str() {
+                MORE => "the largest".to_owned(),
+                name => format!("{name} packets"),
+            };
             let label = match figures.len() {
-                1 => format!("{name} packets, 1 flow"),
-                count => format!("{name} packets, {count} flows"),
+                1 => format!("{size}, 1 flow"),
+                count => format!("{size}, {count} flows"),
             };
             Curve::new(label, colour(number), points(figures))
         })

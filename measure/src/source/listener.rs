@@ -179,6 +179,11 @@ impl Prepared {
     pub fn no_hardware_stamps(&self) -> Option<&str> {
         self.stamping.hardware().err().or(self.out_of_reach.as_deref())
     }
+
+    /// The number of the NIC's clock, when its stamps reach us.
+    pub fn clock(&self) -> Option<u32> {
+        self.stamping.clock().filter(|_| self.out_of_reach.is_none())
+    }
 }
 
 /// An interface that can be a tap, and the bytes of its longest frame.

@@ -220,7 +220,13 @@ fn what_stands_in_the_way_of_the_program_is_named_with_a_remedy() {
     site.measuring.run(&["ip", "link", "set", "dev", "tap1", "mtu", "9000"]);
     let ended = site.measure(&TAPS).wait();
     assert!(ended.log.contains("tap1") && ended.log.contains("MTU"), "{}", ended.log);
-    assert!(!is_attached(&site, "tap0"), "nothing stays behind");
+    site.measuring.run(&["ip", "link", "add", "link", "tap0", "name", "tap9", "type", "macvlan"]);
+    site.measuring.run(&["ip", "link", "set", "dev", "tap9", "up"]);
+    site.measuring.run(&["ip", "link", "set", "dev", "tap1", "mtu", "1500"]);
+    let ended = site.measure(&["--source", "xdp", "--ingress", "tap9", "--egress", "tap1"]).wait();
+    assert!(ended.log.contains("takes no XDP program"), "{}", ended.log);
+    assert!(ended.log.contains("--source packet"), "{}", ended.log);
+    assert!(!is_attached(&site, "tap0") && !is_attached(&site, "tap1"), "nothing stays behind");
 }
 
 #[test]

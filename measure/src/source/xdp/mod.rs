@@ -21,7 +21,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use dataplane::xdp::Mode;
 use dataplane::xdp::object::occupant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -55,10 +54,8 @@ const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What is only known of a tap by XDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct XdpNotes {
-    /// Where the program runs.
-    pub mode: Mode,
     /// Whether the driver writes into packet memory itself.
     pub zero_copy: bool,
     /// Receive queues of the interface, all of them read.
@@ -134,28 +131,17 @@ impl XdpTap {
             false => Some(Offloads::switch_off(find_again(name)?, &Switch::ALL)),
         };
         let frames = frames(settings.ring_bytes, queues, frame_bytes);
-        let (sockets, zero_copy) = open_sockets(&interface, queues, frames, frame_bytes)
-            .map_err(refused("an AF_XDP socket with packet memory cannot be had"))?;
-        for (queue, socket) in (0..).zip(&sockets) {
-            let registered = program.register(queue, socket.as_fd());
-            registered.map_err(refused("a socket cannot be given to the XDP program"))?;
-        }
+        let opened = open_sockets(&interface, queues, frames, frame_bytes);
+        let (sockets, zero_copy) =
+            opened.map_err(refused("an AF_XDP socket with packet memory cannot be had"))?;
+        let register =
+            |(queue, socket): (u32, &ReceiveSocket)| program.register(queue, socket.as_fd());
+        let registered = (0..).zip(&sockets).try_for_each(register);
+        registered.map_err(refused("a socket cannot be given to the XDP program"))?;
         let promiscuous = receive_all(interface.index())
             .map_err(refused("it cannot be told to receive what is addressed to others"))?;
-        let xdp = XdpNotes {
-            mode: program.mode(),
-            zero_copy,
-            queues,
-            asks_driver: program.plain().is_none(),
-            nic_zero: 0,
-            nic_refused: 0,
-            nic_error: None,
-            nic_unknown: 0,
-            rx_dropped: 0,
-            rx_ring_full: 0,
-            fill_ring_empty: 0,
-            no_socket: 0,
-        };
+        let asks_driver = program.plain().is_none();
+        let xdp = XdpNotes { zero_copy, queues, asks_driver, ..XdpNotes::default() };
         let tap = XdpTap {
             nic_stamps: stamping.hardware().is_ok() && out_of_reach.is_none(),
             memory_bytes: sockets.len() * frames as usize * frame_bytes,
@@ -178,19 +164,23 @@ impl XdpTap {
     /// Fills the batch with what there is, of each queue in turn.
     fn take(&mut self, batch: &mut Batch) -> bool {
         let tai_ahead_ns = tai_ahead_ns();
+        let queues = self.sockets.len();
         let (mut left, mut bytes) = (READ_FRAMES, BLOCK_BYTES);
-        for _ in 0..self.sockets.len() {
+        for _ in 0..queues {
             let socket = &mut self.sockets[self.turn];
+            // With a batch that is full the next read begins at the next queue: a flood on one silences no other.
+            self.turn = (self.turn + 1) % queues;
             while left > 0 && bytes > 0 {
                 let took = socket.take(|note, packet| {
+                    let kept = &packet[..packet.len().min(self.snap_bytes)];
+                    bytes = bytes.saturating_sub(kept.len());
                     let packet = Packet {
                         note: Note::read(note),
-                        bytes: &packet[..packet.len().min(self.snap_bytes)],
+                        bytes: kept,
                         wire_bytes: packet.len() as u32,
+                        oversize: packet.len() as u32 > self.wire_bytes_max,
                     };
-                    bytes = bytes.saturating_sub(packet.bytes.len());
                     let (notes, xdp) = (&mut self.notes, &mut self.xdp);
-                    notes.oversize += u64::from(packet.wire_bytes > self.wire_bytes_max);
                     packet.push(batch, notes, xdp, self.nic_stamps, tai_ahead_ns, self.begin_ns);
                 });
                 if !took {
@@ -199,10 +189,11 @@ impl XdpTap {
                 left -= 1;
             }
             socket.give_back();
-            // Whoever had the last word begins no turn, so that a flood on one queue does not silence the others.
-            self.turn = (self.turn + 1) % self.sockets.len();
+            if left == 0 || bytes == 0 {
+                break;
+            }
         }
-        if self.sockets.len() > 1 {
+        if queues > 1 {
             batch.sort();
         }
         if let Some(latest_ns) = batch.frames().map(|frame| frame.time_ns).max() {
@@ -246,7 +237,6 @@ impl XdpTap {
 impl Listener for XdpTap {
     fn listen(&mut self) -> Result<(), TapError> {
         let attached = self.program.attach();
-        self.xdp.mode = self.program.mode();
         attached.map_err(|error| TapError {
             interface: self.interface.name().to_owned(),
             what: match error.raw_os_error() {
@@ -315,6 +305,7 @@ struct Packet<'p> {
     note: Option<Note>,
     bytes: &'p [u8],
     wire_bytes: u32,
+    oversize: bool,
 }
 
 impl Packet<'_> {
@@ -330,8 +321,7 @@ impl Packet<'_> {
     ) {
         let (time_ns, stamp) = match &self.note {
             Some(note) => {
-                let in_driver = xdp.mode == Mode::Native;
-                let (time_ns, stamp, why) = stamp_of(note, nic_stamps, tai_ahead_ns, in_driver);
+                let (time_ns, stamp, why) = stamp_of(note, nic_stamps, tai_ahead_ns);
                 match why {
                     Some(NoNic::Zero) => xdp.nic_zero += 1,
                     Some(NoNic::Unknown) => xdp.nic_unknown += 1,
@@ -352,6 +342,7 @@ impl Packet<'_> {
             notes.before_start += 1;
             return;
         }
+        notes.oversize += u64::from(self.oversize);
         let taken_off = self.note.and_then(|note| note.vlan);
         let frame = Frame { time_ns, stamp, wire_bytes: self.wire_bytes, bytes: self.bytes };
         push(batch, notes, frame, taken_off);
@@ -416,10 +407,10 @@ fn queues(name: &str) -> u32 {
 fn refusal(what: &str, error: &io::Error) -> String {
     let remedy = match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            "run as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_PERFMON"
+            "run as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK"
         }
         Some(libc::ENOBUFS | libc::ENOMEM) => {
-            "lower --ring-mib, or let more memory be locked (ulimit -l)"
+            "grant CAP_IPC_LOCK, let more memory be locked (ulimit -l), or lower --ring-mib"
         }
         Some(libc::EBUSY) => {
             "another AF_XDP socket has a queue of it (ss --xdp): stop its process, or use --source packet"
@@ -451,5 +442,46 @@ mod tests {
         assert_eq!(frames(64 << 20, 3, 2048), 8192);
         assert_eq!(frames(64 << 20, 4, 4096), 4096);
         assert_eq!(frames(1 << 20, 64, 2048), 64, "the least");
+    }
+
+    /// One packet, pushed by a tap whose NIC was told to stamp, from `begin_ns` on.
+    fn pushed(note: Option<Note>, begin_ns: u64) -> (Batch, TapNotes, XdpNotes) {
+        let (mut batch, mut notes) = (Batch::new(), TapNotes::default());
+        let mut xdp = XdpNotes { asks_driver: true, ..XdpNotes::default() };
+        let packet = Packet { note, bytes: &[0; 60], wire_bytes: 60, oversize: false };
+        packet.push(&mut batch, &mut notes, &mut xdp, true, 0, begin_ns);
+        (batch, notes, xdp)
+    }
+
+    #[test]
+    fn a_packet_without_a_note_gets_the_time_of_reading_and_is_software() {
+        let before_ns = now_ns();
+        let (batch, notes, _) = pushed(None, 0);
+        let frame = batch.frames().next().expect("it was pushed");
+        assert_eq!((frame.stamp, notes.without_stamp), (Stamp::Software, 1));
+        assert!(frame.time_ns >= before_ns);
+    }
+
+    #[test]
+    fn a_packet_that_the_nic_did_not_stamp_has_the_programs_time_and_is_counted() {
+        let note = |nic| Some(Note { nic, program_ns: 7, vlan: None });
+        let (batch, _, zero) = pushed(note(Ok(0)), 0);
+        let frame = batch.frames().next().expect("it was pushed");
+        assert_eq!((frame.time_ns, frame.stamp, zero.nic_zero), (7, Stamp::Driver, 1));
+        let (_, _, refused) = pushed(note(Err(libc::ENODATA)), 0);
+        assert_eq!((refused.nic_refused, refused.nic_error), (1, Some(libc::ENODATA)));
+        let (batch, _, stamped) = pushed(note(Ok(5)), 0);
+        let frame = batch.frames().next().expect("it was pushed");
+        assert_eq!((frame.time_ns, frame.stamp), (5, Stamp::Hardware));
+        assert_eq!(stamped, XdpNotes { asks_driver: true, ..XdpNotes::default() });
+    }
+
+    #[test]
+    fn packets_of_before_the_beginning_are_left_out_unless_the_nics_clock_stamped_them() {
+        let note = |nic| Some(Note { nic, program_ns: 7, vlan: None });
+        let (batch, notes, _) = pushed(note(Ok(0)), 8);
+        assert_eq!((batch.len(), notes.before_start), (0, 1));
+        let (batch, notes, _) = pushed(note(Ok(5)), 8);
+        assert_eq!((batch.len(), notes.before_start), (1, 0));
     }
 }

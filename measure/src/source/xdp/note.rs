@@ -62,14 +62,12 @@ pub(super) enum NoNic {
     Unknown,
 }
 
-/// Who stamped a frame, and when. `nic_stamps`: the NIC was told to; `tai_ahead_ns`: see there; `in_driver`: the
-/// program runs in the driver, and not after it.
+/// Who stamped a frame, and when. `nic_stamps`: the NIC was told to; `tai_ahead_ns`: see there.
 #[inline]
 pub(super) fn stamp_of(
     note: &Note,
     nic_stamps: bool,
     tai_ahead_ns: u64,
-    in_driver: bool,
 ) -> (u64, Stamp, Option<NoNic>) {
     let why = match note.nic {
         Ok(0) => NoNic::Zero,
@@ -77,8 +75,7 @@ pub(super) fn stamp_of(
         Ok(_) => NoNic::Unknown,
         Err(error) => NoNic::Refused(error),
     };
-    let stamp = if in_driver { Stamp::Driver } else { Stamp::Software };
-    (note.program_ns.saturating_sub(tai_ahead_ns), stamp, Some(why))
+    (note.program_ns.saturating_sub(tai_ahead_ns), Stamp::Driver, Some(why))
 }
 
 /// CLOCK_TAI less CLOCK_REALTIME, in whole seconds as it always is.
@@ -126,11 +123,9 @@ mod tests {
             (9, 5, true, (PROGRAM, Stamp::Driver, Some(NoNic::Refused(-5)))),
         ] {
             let note = Note::read(&bytes(nic_ns, result, MARK, ([0; 2], 0))).unwrap();
-            let stamp = stamp_of(&note, nic_stamps, 37_000_000_000, true);
+            let stamp = stamp_of(&note, nic_stamps, 37_000_000_000);
             assert_eq!(stamp, expected, "{nic_ns} {result} {nic_stamps}");
         }
-        let note = Note::read(&bytes(0, 0, MARK, ([0; 2], 0))).unwrap();
-        assert_eq!(stamp_of(&note, true, 0, false).1, Stamp::Software, "after the driver");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The XDP program of a tap (`tap.bpf.c`) on its interface.
 //!
 //! Bound to the interface it can ask the driver for the NIC's stamp. Where the kernel does not load it so, or software
-//! stamps are wanted, it is the plain one, which does not ask; that runs in the driver, or else after it.
+//! stamps are wanted, it is the plain one, which does not ask. Both run in the driver, or not at all: behind it a program
+//! sees a packet no sooner than a packet socket does.
 //!
 //! Invariant: attached exactly as long as [`Program::attach`] has been called and [`Program::detach`] has not, and no
 //! longer than the process lives, whatever ends it.
@@ -33,7 +34,6 @@ pub(super) struct Program {
     sockets: OwnedFd,
     counters: OwnedFd,
     link: Option<OwnedFd>,
-    mode: Mode,
 }
 
 impl Program {
@@ -56,8 +56,7 @@ impl Program {
         };
         let sockets = object.map(c"sockets")?;
         let counters = object.map(c"counters")?;
-        let mode = Mode::Native;
-        Ok(Program { object, interface, name, plain, sockets, counters, link: None, mode })
+        Ok(Program { object, interface, name, plain, sockets, counters, link: None })
     }
 
     /// What `queue` receives goes to `socket`.
@@ -65,23 +64,13 @@ impl Program {
         object::register(&self.sockets, queue, socket)
     }
 
-    /// Puts it on the interface: into the driver, and a plain one, where the driver takes none, behind it.
+    /// Puts it into the interface's driver.
     ///
     /// # Errors
     ///
-    /// When another one is there, or the driver takes none that is bound to it.
+    /// When another one is there, or the driver takes none.
     pub(super) fn attach(&mut self) -> io::Result<()> {
-        let native = self.object.link(self.name, self.interface, Mode::Native);
-        let occupied = |error: &io::Error| {
-            matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST | libc::EPERM))
-        };
-        let (link, mode) = match native {
-            Err(error) if self.plain.is_some() && !occupied(&error) => {
-                (self.object.link(self.name, self.interface, Mode::Generic)?, Mode::Generic)
-            }
-            native => (native?, Mode::Native),
-        };
-        (self.link, self.mode) = (Some(link), mode);
+        self.link = Some(self.object.link(self.name, self.interface, Mode::Native)?);
         Ok(())
     }
 
@@ -93,11 +82,6 @@ impl Program {
     /// Why it does not ask the driver for the NIC's stamps; nothing when it does.
     pub(super) fn plain(&self) -> Option<&str> {
         self.plain.as_deref()
-    }
-
-    /// Where it runs, once it is attached.
-    pub(super) fn mode(&self) -> Mode {
-        self.mode
     }
 
     /// Frames that it saw, and those of them for which there was no socket.

@@ -259,7 +259,7 @@ fn about_memory(results: &Results, messages: &mut Vec<Message>) {
             "too_many_flows",
             format!(
                 "{} packets are of flows for which there was no room: they are in the accounts and in the delays, \
-                 and in no flow; raise --flows-max (a flow takes 0.5 kB until the end of the run)",
+                 and in no flow; raise --flows-max (a flow takes about 0.8 kB until the end of the run)",
                 results.flows.packets_without_flow,
             ),
         ));

@@ -203,12 +203,7 @@ impl Session {
         };
         for frame in batch.frames() {
             counts.frames += 1;
-            counts.stamps[match frame.stamp {
-                Stamp::File => 0,
-                Stamp::Software => 1,
-                Stamp::Driver => 2,
-                Stamp::Hardware => 3,
-            }] += 1;
+            counts.stamps[place_of(frame.stamp)] += 1;
             counts.first_ns.get_or_insert(frame.time_ns);
             counts.last_ns = Some(frame.time_ns);
             let found = match self.identifier.identify(frame.bytes, frame.wire_bytes as usize) {
@@ -251,6 +246,7 @@ impl Session {
                 tcp_flags: found.tcp_flags,
                 lane: self.lanes.id(&found.lane),
                 clock: line.clock & !HARDWARE_CLOCK | if hardware { HARDWARE_CLOCK } else { 0 },
+                stamp: frame.stamp,
             };
             self.matcher.prefetch_slot(&sighting);
             self.flows.prefetch_current(sighting.stream);
@@ -361,6 +357,7 @@ impl Session {
             && !self.matcher.knows(&sighting, &self.flows)
         {
             line.counts.frames -= 1;
+            line.counts.stamps[place_of(sighting.stamp)] -= 1;
             line.counts.after_end += 1;
             return;
         }
@@ -390,6 +387,17 @@ impl Session {
             counts.longest_silence_ns = silence_ns;
             counts.longest_silence_from_ns = line.passed_on_ns;
         }
+    }
+}
+
+/// See [`TapCounts::stamps`].
+#[inline(always)]
+fn place_of(stamp: Stamp) -> usize {
+    match stamp {
+        Stamp::File => 0,
+        Stamp::Software => 1,
+        Stamp::Driver => 2,
+        Stamp::Hardware => 3,
     }
 }
 
@@ -482,5 +490,6 @@ mod tests {
         assert_eq!(found.measurement.classes.map(|classes| classes.matched), [2, 2]);
         assert_eq!(found.measurement.classes.map(|classes| classes.total()), [2, 2]);
         assert_eq!(found.taps.each_ref().map(|tap| (tap.frames, tap.after_end)), [(2, 1), (2, 1)]);
+        assert_eq!(found.taps.each_ref().map(|tap| tap.stamps), [[0, 2, 0, 0]; 2]);
     }
 }

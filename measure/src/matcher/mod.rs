@@ -35,7 +35,7 @@ use run::Runs;
 
 use crate::flow::{FlowId, Flows};
 use crate::lane::{LaneId, Lanes};
-use crate::source::Tap;
+use crate::source::{Stamp, Tap};
 use crate::stream::StreamId;
 
 /// A recognisable packet at one tap.
@@ -63,7 +63,12 @@ pub struct Sighting {
     pub lane: LaneId,
     /// Which clock stamped it: stamps of two different ones do not compare. See [`crate::session`].
     pub clock: u8,
+    /// Who stamped it.
+    pub stamp: Stamp,
 }
+
+// A queue of them is as long as a tap is ahead of the other.
+const _: () = assert!(size_of::<Sighting>() <= 64);
 
 /// What became of a packet.
 #[derive(Debug, Clone, Copy)]
@@ -392,6 +397,7 @@ mod tests {
                 acknowledgement: 0,
                 tcp_flags: 0,
                 lane,
+                stamp: Stamp::File,
                 clock: 0,
             };
             matcher.see(&sighting, tap, &lanes, &mut flows, &mut sink);

@@ -220,7 +220,7 @@ fn figures(body: &mut String, results: &Results) {
             );
         }
     }
-    for lane in &results.lanes {
+    for lane in results.lanes.iter().filter(|lane| lane.matched > 0) {
         summary_row(body, &format!("delay, {}", lane.lane), &lane.delay_ns);
     }
     body.push_str("</table>");
@@ -255,8 +255,8 @@ fn class_table(body: &mut String, way: &DirectionResult, classes: &[String]) {
 }
 
 fn over_time(body: &mut String, lanes: &[LaneResult]) -> Result<(), String> {
-    let mut drawn: Vec<&LaneResult> =
-        lanes.iter().filter(|lane| lane.matched + lane.lost > 0).collect();
+    // What was lost before the lane of its flow was known is in no lane that could be drawn.
+    let mut drawn: Vec<&LaneResult> = lanes.iter().filter(|lane| lane.matched > 0).collect();
     drawn.sort_by_key(|lane| std::cmp::Reverse(lane.matched));
     drawn.truncate(LANES_DRAWN);
     let start_ns = drawn.iter().filter_map(|lane| Some(lane.over_time.first()?.from_ns)).min();

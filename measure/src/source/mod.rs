@@ -167,14 +167,6 @@ impl Batch {
         })
     }
 
-    /// Puts the frames into the order of their stamps, if one clock made them.
-    pub fn sort(&mut self) {
-        let by_nic = |place: &Place| place.stamp == Stamp::Hardware;
-        if self.places.windows(2).all(|two| by_nic(&two[0]) == by_nic(&two[1])) {
-            self.places.sort_by_key(|place| place.time_ns);
-        }
-    }
-
     /// No frame stamped earlier than this will come any more.
     pub fn complete_until_ns(&self) -> u64 {
         self.complete_until_ns

@@ -278,6 +278,8 @@ impl Ended {
             let stamps = &tap["stamps"];
             assert_eq!(stamps["hardware"], 0, "a veth has no hardware: {tap:#}");
             assert_eq!(stamps["file"], 0);
+            let stamped: u64 = ["software", "driver"].iter().map(|by| number(&stamps[by])).sum();
+            assert_eq!(stamped, number(&tap["frames"]), "{tap:#}");
         }
     }
 }

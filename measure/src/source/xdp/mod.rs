@@ -6,9 +6,9 @@
 //!
 //! * [`program`] is on the interface, [`socket`] is where packets arrive, [`note`] says whose stamp a packet has
 //!
-//! The interface is a sink: nothing else on this machine gets a packet of it while it is listened to. Its queues are
-//! read in turn by one reader; a batch has packets of all of them and is put in the order of their stamps, so those of
-//! different queues can still be in disorder by the time of a turn, and those of one flow, which have one queue, never.
+//! The interface is a sink: nothing else on this machine gets a packet of it while it is listened to. One reader reads
+//! all of its queues, of the packets that wait always the one that the program saw first. So packets of different queues
+//! are in disorder by no more than a driver takes for a burst, however late they are read.
 //!
 //! Invariant: frames of the program = frames handed over + frames stamped before the beginning + those for which
 //! there was no socket or no room, when it is detached and the sockets are empty.
@@ -95,8 +95,8 @@ pub struct XdpTap {
     /// Whether the NIC was told to stamp.
     nic_stamps: bool,
     begin_ns: u64,
-    /// The queue that is read next.
-    turn: usize,
+    /// When the program saw the next packet of each queue.
+    first: Vec<Option<u64>>,
     /// The latest stamp, and when it was read.
     latest: Option<(u64, Instant)>,
     up: bool,
@@ -151,7 +151,7 @@ impl XdpTap {
             interface,
             wire_bytes_max,
             begin_ns: 0,
-            turn: 0,
+            first: Vec::with_capacity(queues as usize),
             latest: None,
             up: true,
             notes: TapNotes::default(),
@@ -161,41 +161,30 @@ impl XdpTap {
         Ok((tap, Prepared { stamping, out_of_reach, offloads, promiscuous }))
     }
 
-    /// Fills the batch with what there is, of each queue in turn.
+    /// Fills the batch with what there is.
     fn take(&mut self, batch: &mut Batch) -> bool {
         let tai_ahead_ns = tai_ahead_ns();
-        let queues = self.sockets.len();
         let (mut left, mut bytes) = (READ_FRAMES, BLOCK_BYTES);
-        for _ in 0..queues {
-            let socket = &mut self.sockets[self.turn];
-            // With a batch that is full the next read begins at the next queue: a flood on one silences no other.
-            self.turn = (self.turn + 1) % queues;
-            while left > 0 && bytes > 0 {
-                let took = socket.take(|note, packet| {
-                    let kept = &packet[..packet.len().min(self.snap_bytes)];
-                    bytes = bytes.saturating_sub(kept.len());
-                    let packet = Packet {
-                        note: Note::read(note),
-                        bytes: kept,
-                        wire_bytes: packet.len() as u32,
-                        oversize: packet.len() as u32 > self.wire_bytes_max,
-                    };
-                    let (notes, xdp) = (&mut self.notes, &mut self.xdp);
-                    packet.push(batch, notes, xdp, self.nic_stamps, tai_ahead_ns, self.begin_ns);
-                });
-                if !took {
-                    break;
-                }
-                left -= 1;
-            }
-            socket.give_back();
-            if left == 0 || bytes == 0 {
-                break;
-            }
+        self.first.clear();
+        self.first.extend(self.sockets.iter().map(seen_ns));
+        while left > 0 && bytes > 0 {
+            let Some(queue) = earliest(&self.first) else { break };
+            let socket = &mut self.sockets[queue];
+            let Some((note, packet)) = socket.next() else { break };
+            let kept = &packet[..packet.len().min(self.snap_bytes)];
+            (left, bytes) = (left - 1, bytes.saturating_sub(kept.len()));
+            let packet = Packet {
+                note: Note::read(note),
+                bytes: kept,
+                wire_bytes: packet.len() as u32,
+                oversize: packet.len() as u32 > self.wire_bytes_max,
+            };
+            let (notes, xdp) = (&mut self.notes, &mut self.xdp);
+            packet.push(batch, notes, xdp, self.nic_stamps, tai_ahead_ns, self.begin_ns);
+            socket.pass();
+            self.first[queue] = seen_ns(socket);
         }
-        if queues > 1 {
-            batch.sort();
-        }
+        self.sockets.iter_mut().for_each(ReceiveSocket::give_back);
         if let Some(latest_ns) = batch.frames().map(|frame| frame.time_ns).max() {
             self.latest = Some((latest_ns, Instant::now()));
         }
@@ -349,6 +338,19 @@ impl Packet<'_> {
     }
 }
 
+/// When the program saw the next packet of a queue; one without a note is next of all.
+#[inline]
+fn seen_ns(socket: &ReceiveSocket) -> Option<u64> {
+    socket.next().map(|(note, _)| Note::read(note).map_or(0, |note| note.program_ns))
+}
+
+/// The queue with the packet that was seen first.
+#[inline]
+fn earliest(first: &[Option<u64>]) -> Option<usize> {
+    let waiting = first.iter().enumerate().filter_map(|(queue, ns)| Some((queue, (*ns)?)));
+    waiting.min_by_key(|&(_, ns)| ns).map(|(queue, _)| queue)
+}
+
 /// A socket on each queue; zero-copy on all of them, or on none.
 fn open_sockets(
     interface: &Interface,
@@ -442,6 +444,13 @@ mod tests {
         assert_eq!(frames(64 << 20, 3, 2048), 8192);
         assert_eq!(frames(64 << 20, 4, 4096), 4096);
         assert_eq!(frames(1 << 20, 64, 2048), 64, "the least");
+    }
+
+    #[test]
+    fn the_queue_whose_packet_was_seen_first_is_read_first() {
+        assert_eq!(earliest(&[Some(9), None, Some(7), Some(8)]), Some(2));
+        assert_eq!(earliest(&[Some(7), Some(7)]), Some(0), "at the same time, by number");
+        assert_eq!(earliest(&[None, None]), None);
     }
 
     /// One packet, pushed by a tap whose NIC was told to stamp, from `begin_ns` on.

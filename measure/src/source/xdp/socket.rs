@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Invariant: a frame is the kernel's (fill ring, receive ring) or ours, never both; ours are looked at in
-//! [`ReceiveSocket::take`] alone, and all of them fit the fill ring. A descriptor that names no place in the memory
+//! [`ReceiveSocket::next`] alone, and all of them fit the fill ring. A descriptor that names no place in the memory
 //! is a bug of the kernel, and ends the reader.
 
 #![allow(unsafe_code)]
@@ -116,20 +116,28 @@ impl ReceiveSocket {
         self.receive.written().wrapping_sub(self.receive.at)
     }
 
-    /// Shows the next packet, with the place of its note, and takes its frame back; `false` when there is none.
+    /// The next packet, with the place of its note.
     #[inline]
-    pub(super) fn take(&mut self, show: impl FnOnce(&[u8; NOTE_BYTES], &[u8])) -> bool {
+    pub(super) fn next(&self) -> Option<(&[u8; NOTE_BYTES], &[u8])> {
         if self.waiting() == 0 {
-            return false;
+            return None;
         }
-        let descriptor = self.receive.read();
-        let address = descriptor.addr as usize;
-        let frame = address - address % self.memory.frame_bytes;
-        let (note, packet) = self.memory.packet(address, descriptor.len as usize);
-        show(note, packet);
+        let descriptor = self.receive.next();
+        Some(self.memory.packet(descriptor.addr as usize, descriptor.len as usize))
+    }
+
+    /// Takes the frame of the next packet back.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    #[inline]
+    pub(super) fn pass(&mut self) {
+        assert!(self.waiting() > 0, "there is a packet to pass");
+        let address = self.receive.next().addr as usize;
+        self.receive.pass();
         self.memory.forget_note(address);
-        self.free.push(frame as u64);
-        true
+        self.free.push((address - address % self.memory.frame_bytes) as u64);
     }
 
     /// Gives all frames that are ours back to the kernel; the rest the next time, should the ring look full.
@@ -216,8 +224,8 @@ impl Memory {
     /// So that what is in this frame next is not taken to have it.
     #[inline]
     fn forget_note(&mut self, address: usize) {
-        debug_assert!(address < self.bytes() && address % self.frame_bytes >= NOTE_BYTES);
-        // SAFETY: `packet` has found this place to lie within the mapping.
+        assert!(address < self.bytes() && address % self.frame_bytes >= NOTE_BYTES);
+        // SAFETY: just checked to lie within the mapping.
         let note = unsafe { self.start.cast::<u8>().add(address - NOTE_BYTES) };
         // SAFETY: the frame is ours, and nothing of it is borrowed.
         unsafe { note.write_bytes(0, NOTE_BYTES) };
@@ -292,11 +300,15 @@ impl<T: Copy> Mapped<T> {
 
     /// The next entry, which is written.
     #[inline]
-    fn read(&mut self) -> T {
-        let entry = self.entry();
-        self.at = self.at.wrapping_add(1);
+    fn next(&self) -> T {
         // SAFETY: the kernel has published this entry and does not touch it before `release`.
-        unsafe { entry.read() }
+        unsafe { self.entry().read() }
+    }
+
+    /// The next entry is the one behind it.
+    #[inline]
+    fn pass(&mut self) {
+        self.at = self.at.wrapping_add(1);
     }
 
     /// What was read is the kernel's again.

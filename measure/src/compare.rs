@@ -8,6 +8,9 @@
 //! * **Kolmogorov-Smirnov distance**: the greatest difference of the two distribution functions, and how probable
 //!   one at least as great would be if both runs were of one distribution (asymptotic).
 //!
+//! A speed-up over all flows that lies outside of those of all classes comes from the runs' having different shares of
+//! short and long flows: with equal shares it is a mean of theirs. Then the sentence says so.
+//!
 //! The verdict goes by the mean: faster or slower when the interval of its speed-up leaves out 1, otherwise no
 //! difference that this data supports; with fewer than [`FLOWS_MIN`] flows on a side, none.
 
@@ -131,15 +134,33 @@ impl Comparison {
             // Each class has numbers of its own, so one more flow in another changes nothing here.
             compare_class(class, a, b, samples, seed.wrapping_add(number as u64))
         });
+        let mut compared: Vec<ClassComparison> = compared.collect();
+        doubt_the_sum(&mut compared);
         Comparison {
             a: a.folder.display().to_string(),
             b: b.folder.display().to_string(),
             samples,
             seed,
-            classes: compared.collect(),
+            classes: compared,
             notes,
         }
     }
+}
+
+/// Says of all flows together, the last class, when they tell of the mix of sizes and not of speed.
+fn doubt_the_sum(classes: &mut [ClassComparison]) {
+    let Some((all, parts)) = classes.split_last_mut() else { return };
+    let Some(sum) = &all.speedup_mean else { return };
+    let values = || parts.iter().filter_map(|part| Some(part.speedup_mean.as_ref()?.value));
+    let (least, most) = (values().fold(f64::MAX, f64::min), values().fold(0.0, f64::max));
+    // Sums of the same numbers in another order may differ in their last digits.
+    if (least * (1.0 - 1e-9)..=most * (1.0 + 1e-9)).contains(&sum.value) {
+        return;
+    }
+    all.sentence.push_str(&format!(
+        " But no size of flows has that speed-up ({least:.3} to {most:.3}): the runs have different shares of short \
+         and long flows, so go by the classes."
+    ));
 }
 
 fn compare_class(name: &str, a: &[u64], b: &[u64], samples: usize, seed: u64) -> ClassComparison {
@@ -343,6 +364,35 @@ mod tests {
         let mut times: Vec<u64> = (0..count).map(|n| base + n * 7919 % spread).collect();
         times.sort_unstable();
         times
+    }
+
+    #[test]
+    fn a_speed_up_that_only_the_mix_of_sizes_has_is_doubted() {
+        let (short, long) =
+            (vec![100, 101, 102, 103, 104, 105], vec![900, 901, 902, 903, 904, 905]);
+        let together = |parts: &[&Vec<u64>]| -> Vec<u64> {
+            let mut all: Vec<u64> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+            all.sort_unstable();
+            all
+        };
+        let compare = |[a_long, b_long]: [&Vec<u64>; 2]| {
+            let mut classes = vec![
+                compare_class("1-5", &short, &short, 100, 1),
+                compare_class(MORE, a_long, b_long, 100, 1),
+                compare_class(
+                    ALL,
+                    &together(&[&short, a_long]),
+                    &together(&[&short, b_long]),
+                    100,
+                    1,
+                ),
+            ];
+            doubt_the_sum(&mut classes);
+            classes.pop().unwrap().sentence
+        };
+        let twice = together(&[&long, &long]);
+        assert!(compare([&twice, &long]).contains("different shares"));
+        assert!(!compare([&long, &long]).contains("different shares"));
     }
 
     #[test]

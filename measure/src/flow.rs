@@ -1,8 +1,9 @@
 //! Flows: one direction of a TCP connection or of a UDP conversation, from its first packet to its last.
 //!
 //! A flow begins with the first packet of a stream, and anew with a SYN (or SYN-ACK, in the other direction)
-//! whose sequence number is not the one with which the flow began: a SYN sent again is the same flow. A flow
-//! does not end by silence.
+//! whose sequence number is not the one with which the flow began: a SYN sent again is the same flow. It begins
+//! anew, too, when no packet of the stream was seen for longer than the timeout. A flow that has ended stays in
+//! memory, for it is told at the end.
 //!
 //! Its **direction** is forward when it enters at the ingress tap, reverse when it enters at the egress tap.
 //! That is decided when the first of its matched packets leaves the matcher, by majority of the matches there
@@ -121,6 +122,8 @@ pub struct Flow {
     vote: i64,
     /// Highest number of a matched packet: see [`Flows::frontier`].
     frontier: Option<u64>,
+    /// When one of its packets was seen first, the latest time.
+    active_ns: u64,
 }
 
 impl Flow {
@@ -146,6 +149,7 @@ impl Flow {
             opened_ns: None,
             vote: 0,
             frontier: None,
+            active_ns: 0,
         }
     }
 
@@ -221,13 +225,35 @@ pub struct Flows {
     streams: Streams,
     limit: usize,
     one_way: bool,
+    timeout_ns: u64,
+    timed_out: u64,
+    packets_without: u64,
 }
 
 impl Flows {
-    /// At most `limit` streams, and at most `limit` flows. `one_way`: every flow is forward.
-    pub fn new(limit: usize, one_way: bool) -> Self {
-        let streams = Streams::new(limit);
-        Flows { flows: Vec::new(), current: Vec::new(), streams, limit, one_way }
+    /// At most `limit` streams, and at most `limit` flows. `one_way`: every flow is forward. `timeout_ns`: a flow that
+    /// is silent for longer has ended.
+    pub fn new(limit: usize, one_way: bool, timeout_ns: u64) -> Self {
+        Flows {
+            flows: Vec::new(),
+            current: Vec::new(),
+            streams: Streams::new(limit),
+            limit,
+            one_way,
+            timeout_ns,
+            timed_out: 0,
+            packets_without: 0,
+        }
+    }
+
+    /// Flows that had been silent for so long that a later packet of their ports began another one.
+    pub fn timed_out(&self) -> u64 {
+        self.timed_out
+    }
+
+    /// Packets for whose flow there was no room.
+    pub fn packets_without(&self) -> u64 {
+        self.packets_without
     }
 
     /// All of them, in the order in which they began.
@@ -268,10 +294,10 @@ impl Flows {
         }
     }
 
-    /// The stream of a flow.
+    /// Whether a flow's packets may be of a stream: so may those of a flow for which there was no room.
     #[inline(always)]
-    pub fn stream(&self, flow: FlowId) -> StreamId {
-        self.flows.get(flow.0 as usize).map_or(StreamId::UNKNOWN, |flow| flow.stream)
+    pub fn may_be_of(&self, flow: FlowId, stream: StreamId) -> bool {
+        self.flows.get(flow.0 as usize).is_none_or(|flow| flow.stream == stream)
     }
 
     /// The highest number of a packet of this flow that was matched: what was sent before it and has not
@@ -287,11 +313,20 @@ impl Flows {
         let place = stream.0 as usize;
         let known = self.current.get(place).copied().unwrap_or(FlowId::UNKNOWN);
         let opens = sighting.tcp_flags & SYN != 0;
+        let now_ns = sighting.order_ns;
         let id = match self.flows.get(known.0 as usize) {
+            Some(flow) if now_ns.saturating_sub(flow.active_ns) > self.timeout_ns => {
+                self.timed_out += u64::from(self.key(flow).is_flow());
+                self.begin(stream)
+            }
             Some(flow) if !opens || flow.opening == Some(sighting.sequence) => known,
             _ => self.begin(stream),
         };
-        let Some(flow) = self.flows.get_mut(id.0 as usize) else { return id };
+        let Some(flow) = self.flows.get_mut(id.0 as usize) else {
+            self.packets_without += 1;
+            return id;
+        };
+        flow.active_ns = now_ns;
         if id != known {
             flow.first_flags = sighting.tcp_flags;
             if opens {

@@ -1,7 +1,9 @@
 //! What the reader of the figures must know: one sentence each, with a word for scripts.
 
+use std::time::{Duration, SystemTime};
+
 use dataplane::capture::CaptureError;
-use humantime::format_duration;
+use humantime::{format_duration, format_rfc3339_nanos};
 
 use crate::offline::Estimate;
 use crate::results::{Message, Results, TapResult};
@@ -79,14 +81,15 @@ pub fn of(results: &Results, counts: &[TapCounts; 2]) -> Vec<Message> {
 fn about_clock(tap: Tap, result: &TapResult, counts: &TapCounts, messages: &mut Vec<Message>) {
     let name = tap.name();
     if result.clock_steps > 0 {
-        let at = counts.first_step_ns.map_or(String::new(), |ns| format!(", first to {ns} ns"));
+        let at =
+            counts.first_step_ns.map_or(String::new(), |ns| format!(", first to {}", moment(ns)));
         messages.push(Message::new(
             "clock_set_back",
             format!(
-                "the clock of tap {name} jumps back {} times{at} and by up to {}: delays and completion times are \
+                "the clock of tap {name} jumps back {}{at} and by up to {}: delays and completion times are \
                  only given for packets whose two stamps are of the same side of the jumps; synchronise the clock \
                  by slewing, and measure again",
-                result.clock_steps,
+                times(result.clock_steps),
                 duration(counts.backwards_most_ns),
             ),
         ));
@@ -109,16 +112,16 @@ fn about_silence(tap: Tap, counts: &TapCounts, messages: &mut Vec<Message>) {
         return;
     }
     let from = match counts.longest_silence_from_ns {
-        Some(ns) => format!("from {ns} ns on"),
+        Some(ns) => format!("from {} on", moment(ns)),
         None => "from the start".into(),
     };
     messages.push(Message::new(
         "tap_silent",
         format!(
-            "tap {name} was silent {} times, the longest time for {} {from}, while tap {other} saw {} packets: these \
+            "tap {name} was silent {}, the longest time for {} {from}, while tap {other} saw {} packets: these \
              are counted as seen at one tap only, which may be the capture's doing and not the network's; check \
              the mirror port and the capture of tap {name}",
-            counts.silences,
+            times(counts.silences),
             duration(counts.longest_silence_ns),
             counts.silence_packets,
         ),
@@ -191,9 +194,13 @@ fn about_matches(results: &Results, messages: &mut Vec<Message>) {
         messages.push(Message::new(
             "nothing_matched",
             format!(
-                "no packet was seen at both taps within {}: check that the captures are of the same traffic and \
+                "no packet was seen at both taps within {}{}: check that the captures are of the same traffic and \
                  time, and that --window and --offset fit them",
                 duration(results.settings.window_ns),
+                match packets.out_of_window {
+                    0 => String::new(),
+                    later => format!(", and {later} were seen there further apart"),
+                },
             ),
         ));
     }
@@ -252,15 +259,39 @@ fn about_memory(results: &Results, messages: &mut Vec<Message>) {
             "too_many_flows",
             format!(
                 "{} packets are of flows for which there was no room: they are in the accounts and in the delays, \
-                 and in no flow; raise --flows-max",
+                 and in no flow; raise --flows-max (a flow takes about 0.8 kB until the end of the run)",
                 results.flows.packets_without_flow,
             ),
         ));
     }
 }
 
+/// Nobody reads more than two units: of a second and more milliseconds are told, of a millisecond microseconds.
 fn duration(ns: u64) -> String {
-    format_duration(std::time::Duration::from_nanos(ns)).to_string()
+    let unit_ns = match ns {
+        1_000_000_000.. => 1_000_000,
+        1_000_000.. => 1_000,
+        _ => 1,
+    };
+    format_duration(Duration::from_nanos(ns - ns % unit_ns)).to_string()
+}
+
+/// A stamp as people, and tshark's filters, read it.
+fn moment(ns: u64) -> String {
+    let since_1970 = Duration::from_nanos(ns);
+    match SystemTime::UNIX_EPOCH.checked_add(since_1970) {
+        Some(time) if since_1970.as_secs() < 253_402_300_800 => {
+            format_rfc3339_nanos(time).to_string()
+        }
+        _ => format!("{ns} ns"),
+    }
+}
+
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".into(),
+        count => format!("{count} times"),
+    }
 }
 
 const _: () = assert!(SILENT_PACKETS >= EVIDENCE_PACKETS);

@@ -177,6 +177,9 @@ pub struct FlowCounts {
     pub udp: u64,
     /// Packets that had to do without a flow, because there were too many.
     pub packets_without_flow: u64,
+    /// Flows, TCP and UDP, that ended by silence and were followed by another one of the same ports.
+    #[serde(default)]
+    pub timed_out: u64,
 }
 
 /// How far a delay or a completion time may be off.
@@ -475,7 +478,8 @@ fn flow_counts(found: &Found, flows: &[FlowLine]) -> FlowCounts {
         tcp_complete: count(&|flow| flow.complete),
         tcp_incomplete: count(&|flow| flow.protocol == "tcp" && !flow.complete),
         udp: count(&|flow| flow.protocol == "udp"),
-        packets_without_flow: found.taps.iter().map(|tap| tap.without_flow).sum(),
+        packets_without_flow: found.flows.packets_without(),
+        timed_out: found.flows.timed_out(),
     }
 }
 

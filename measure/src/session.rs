@@ -60,6 +60,8 @@ pub struct Settings {
     pub exact_max: usize,
     /// Most flows.
     pub flows_max: usize,
+    /// A flow that is silent for longer has ended.
+    pub flow_timeout_ns: u64,
 }
 
 impl Default for Settings {
@@ -71,6 +73,7 @@ impl Default for Settings {
             one_way: false,
             exact_max: crate::statistics::EXACT_MAX,
             flows_max: 1 << 22,
+            flow_timeout_ns: 300_000_000_000,
         }
     }
 }
@@ -92,8 +95,6 @@ pub struct TapCounts {
     pub tunnel_fragments: u64,
     /// Frames by who stamped them: file, software, driver, hardware.
     pub stamps: [u64; 4],
-    /// Packets without a flow, because there were too many.
-    pub without_flow: u64,
     /// Stamp of the first frame, as the tap gave it.
     pub first_ns: Option<u64>,
     /// Stamp of the latest frame, as the tap gave it.
@@ -181,7 +182,7 @@ impl Session {
         Session {
             identifier: Identifier::new(settings.content_bytes),
             lanes: Lanes::default(),
-            flows: Flows::new(settings.flows_max, settings.one_way),
+            flows: Flows::new(settings.flows_max, settings.one_way, settings.flow_timeout_ns),
             matcher: Matcher::new(settings.rules.clone()),
             measurement: Measurement::new(settings.exact_max, settings.one_way, rows),
             lines: Default::default(),
@@ -202,12 +203,7 @@ impl Session {
         };
         for frame in batch.frames() {
             counts.frames += 1;
-            counts.stamps[match frame.stamp {
-                Stamp::File => 0,
-                Stamp::Software => 1,
-                Stamp::Driver => 2,
-                Stamp::Hardware => 3,
-            }] += 1;
+            counts.stamps[place_of(frame.stamp)] += 1;
             counts.first_ns.get_or_insert(frame.time_ns);
             counts.last_ns = Some(frame.time_ns);
             let found = match self.identifier.identify(frame.bytes, frame.wire_bytes as usize) {
@@ -250,8 +246,8 @@ impl Session {
                 tcp_flags: found.tcp_flags,
                 lane: self.lanes.id(&found.lane),
                 clock: line.clock & !HARDWARE_CLOCK | if hardware { HARDWARE_CLOCK } else { 0 },
+                stamp: frame.stamp,
             };
-            counts.without_flow += u64::from(sighting.stream == crate::stream::StreamId::UNKNOWN);
             self.matcher.prefetch_slot(&sighting);
             self.flows.prefetch_current(sighting.stream);
             line.queue.push_back(sighting);
@@ -361,6 +357,7 @@ impl Session {
             && !self.matcher.knows(&sighting, &self.flows)
         {
             line.counts.frames -= 1;
+            line.counts.stamps[place_of(sighting.stamp)] -= 1;
             line.counts.after_end += 1;
             return;
         }
@@ -390,6 +387,17 @@ impl Session {
             counts.longest_silence_ns = silence_ns;
             counts.longest_silence_from_ns = line.passed_on_ns;
         }
+    }
+}
+
+/// See [`TapCounts::stamps`].
+#[inline(always)]
+fn place_of(stamp: Stamp) -> usize {
+    match stamp {
+        Stamp::File => 0,
+        Stamp::Software => 1,
+        Stamp::Driver => 2,
+        Stamp::Hardware => 3,
     }
 }
 
@@ -482,5 +490,6 @@ mod tests {
         assert_eq!(found.measurement.classes.map(|classes| classes.matched), [2, 2]);
         assert_eq!(found.measurement.classes.map(|classes| classes.total()), [2, 2]);
         assert_eq!(found.taps.each_ref().map(|tap| (tap.frames, tap.after_end)), [(2, 1), (2, 1)]);
+        assert_eq!(found.taps.each_ref().map(|tap| tap.stamps), [[0, 2, 0, 0]; 2]);
     }
 }

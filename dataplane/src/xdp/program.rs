@@ -20,20 +20,23 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::{fmt, fs, io, mem, ptr};
+use std::{io, ptr};
 
 use ipnet::IpNet;
-use libxdp_sys::{bpf_map, bpf_object};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::destinations::{DESTINATIONS_MAX, Destinations};
 use super::error::XdpError;
 use super::interface::Interface;
+use super::object::{self, Mode, Object, check};
 use super::options;
 use super::settings::{Attach, ENCAPSULATION_BYTES_MAX, check_frame_bytes, mtu_max};
+
+/// The name of each of them.
+const PROGRAM: &CStr = c"lanesplit";
 
 /// Compiled by the build script.
 static INLINE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/program.bpf.o"));
@@ -70,35 +73,6 @@ impl Role {
     /// Bytes of a frame of packet memory that a received packet must leave free, to grow into.
     pub fn room_bytes(self) -> u32 {
         if self.encapsulates() { ENCAPSULATION_BYTES_MAX } else { 0 }
-    }
-}
-
-/// Where the program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// In the driver.
-    Native,
-    /// After the kernel has built an sk_buff.
-    Generic,
-}
-
-impl Mode {
-    /// XDP_FLAGS_DRV_MODE or XDP_FLAGS_SKB_MODE of linux/if_link.h.
-    fn flags(self) -> u32 {
-        match self {
-            Mode::Native => 1 << 2,
-            Mode::Generic => 1 << 1,
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Mode::Native => "native",
-            Mode::Generic => "generic",
-        })
     }
 }
 
@@ -201,22 +175,22 @@ impl Attachment {
         let interface = Interface::find(interface)?;
         check_mtu(&interface, frame_bytes, role)?;
         keep_vlan_tags(&interface);
-        raise_memory_limit();
+        object::raise_memory_limit();
 
-        let program = Program::load(&interface, role, frame_bytes, queues)?;
+        let program = load(&interface, role, frame_bytes, queues)?;
         let (link, mode) = match attach {
             Attach::Native => (link(&program, &interface, Mode::Native)?, Mode::Native),
             Attach::Generic => (link(&program, &interface, Mode::Generic)?, Mode::Generic),
             Attach::Auto => link_auto(&program, &interface)?,
         };
-        let counters = program.map(&interface, c"counters")?;
-        let sockets = program.map(&interface, c"sockets")?;
+        let counters = map(&program, &interface, c"counters")?;
+        let sockets = map(&program, &interface, c"sockets")?;
         let routed = match role {
             Role::Inline => None,
             Role::Routed { .. } => Some(Routed {
                 maps: [
-                    program.map(&interface, c"ipv4_routed")?,
-                    program.map(&interface, c"ipv6_routed")?,
+                    map(&program, &interface, c"ipv4_routed")?,
+                    map(&program, &interface, c"ipv6_routed")?,
                 ],
                 destinations: Destinations::default(),
             }),
@@ -289,8 +263,7 @@ impl Attachment {
     ///
     /// When the kernel does not let the map be read.
     pub fn counters(&self) -> io::Result<KernelCounters> {
-        let cpus = possible_cpus()?;
-        let read = |reason| sum_of_cpus(&self.counters, reason, cpus);
+        let read = |reason| object::sum_of_cpus(&self.counters, reason);
         Ok(KernelCounters {
             own_address: read(0)?,
             oversize: read(1)?,
@@ -341,18 +314,7 @@ impl Attachment {
     /// From now on, what `queue` receives goes to `socket`. The kernel removes the entry when the
     /// socket is closed.
     pub(super) fn register(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let socket: RawFd = socket.as_raw_fd();
-        // SAFETY: the map has keys and values of four bytes, and the kernel copies both during the
-        // call.
-        let result = unsafe {
-            libxdp_sys::bpf_map_update_elem(
-                self.sockets.as_raw_fd(),
-                ptr::from_ref(&queue).cast(),
-                ptr::from_ref(&socket).cast(),
-                0,
-            )
-        };
-        check(result).map(drop)
+        object::register(&self.sockets, queue, socket)
     }
 }
 
@@ -434,18 +396,9 @@ fn keep_vlan_tags(interface: &Interface) {
     }
 }
 
-/// Old kernels account maps to the limit of locked memory. Raising it takes CAP_SYS_RESOURCE, and
-/// where it matters and fails, the call that needs the memory says so.
-fn raise_memory_limit() {
-    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
-    if let Err(errno) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
-        tracing::debug!(%errno, "the limit of locked memory stays as it is");
-    }
-}
-
 /// Native, or generic where the driver does not do it. An interface that is occupied or forbidden
 /// would be so in generic mode too.
-fn link_auto(program: &Program, interface: &Interface) -> Result<(OwnedFd, Mode), XdpError> {
+fn link_auto(program: &Object, interface: &Interface) -> Result<(OwnedFd, Mode), XdpError> {
     let refusal = match link(program, interface, Mode::Native) {
         Ok(link) => return Ok((link, Mode::Native)),
         Err(refusal) => refusal,
@@ -462,25 +415,13 @@ fn link_auto(program: &Program, interface: &Interface) -> Result<(OwnedFd, Mode)
     Ok((link(program, interface, Mode::Generic)?, Mode::Generic))
 }
 
-fn link(program: &Program, interface: &Interface, mode: Mode) -> Result<OwnedFd, XdpError> {
-    // SAFETY: the structure is numbers, a pointer that may be null and a union of numbers.
-    let mut options: libxdp_sys::bpf_link_create_opts = unsafe { mem::zeroed() };
-    options.sz = size_of_val(&options);
-    options.flags = mode.flags();
-    // SAFETY: the program's descriptor is open while `program` is borrowed; libbpf reads `sz` bytes
-    // of the options, which is their size.
-    let result = unsafe {
-        libxdp_sys::bpf_link_create(
-            program.descriptor(),
-            interface.index.cast_signed(),
-            libxdp_sys::bpf_attach_type_BPF_XDP,
-            ptr::from_ref(&options),
-        )
-    };
-    own(result).map(closed_first).map_err(|cause| match cause.raw_os_error() {
-        Some(libc::EBUSY | libc::EEXIST) => {
-            XdpError::Occupied { interface: interface.name.clone(), program: occupant(interface) }
-        }
+fn link(program: &Object, interface: &Interface, mode: Mode) -> Result<OwnedFd, XdpError> {
+    let link = program.link(PROGRAM, interface.index, mode).map(closed_first);
+    link.map_err(|cause| match cause.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => XdpError::Occupied {
+            interface: interface.name.clone(),
+            program: object::occupant(interface.index),
+        },
         _ => {
             let operation = format!("attaching the XDP program ({mode})");
             XdpError::kernel(&interface.name, operation, cause)
@@ -499,194 +440,33 @@ fn closed_first(link: OwnedFd) -> OwnedFd {
     }
 }
 
-/// What is on the interface, in words: " (native program 42)"; nothing where the kernel does not
-/// tell.
-fn occupant(interface: &Interface) -> String {
-    // SAFETY: the structure is numbers.
-    let mut found: libxdp_sys::bpf_xdp_query_opts = unsafe { mem::zeroed() };
-    found.sz = size_of_val(&found);
-    // SAFETY: libbpf writes at most `sz` bytes to the structure, which is its size.
-    let result = unsafe {
-        libxdp_sys::bpf_xdp_query(interface.index.cast_signed(), 0, ptr::from_mut(&mut found))
-    };
-    if result != 0 {
-        return String::new();
-    }
-    if found.skb_prog_id != 0 {
-        format!(" (generic, program {})", found.skb_prog_id)
-    } else {
-        format!(" (native, program {})", found.drv_prog_id.max(found.hw_prog_id))
-    }
+fn load(
+    interface: &Interface,
+    role: Role,
+    frame_bytes: u32,
+    queues: u32,
+) -> Result<Object, XdpError> {
+    let fail =
+        |operation: &'static str| move |cause| XdpError::kernel(&interface.name, operation, cause);
+    let object = Object::open(role.object()).map_err(fail("reading the XDP program"))?;
+    object
+        .set_constants(&constants(interface, role, frame_bytes))
+        .map_err(fail("setting the XDP program's constants"))?;
+    object.set_entries(c"sockets", queues).map_err(fail("sizing the map of sockets"))?;
+    object.load().map_err(fail("loading the XDP program"))?;
+    Ok(object)
+}
+
+fn map(object: &Object, interface: &Interface, name: &CStr) -> Result<OwnedFd, XdpError> {
+    let opened = object.map(name);
+    opened.map_err(|cause| XdpError::kernel(&interface.name, "opening the XDP maps", cause))
 }
 
 /// Constants of a program: `struct port` of `kernel.bpf.h`.
-#[repr(C)]
-struct Constants {
-    address: [u8; 6],
-    large_frames: u8,
-    encapsulates: u8,
-}
-
-const _: () = assert!(size_of::<Constants>() == 8);
-
-/// The loaded program and its maps, while libbpf holds them. The kernel keeps what a link or a
-/// duplicated descriptor still refers to.
-struct Program {
-    object: ptr::NonNull<bpf_object>,
-}
-
-impl Program {
-    fn load(
-        interface: &Interface,
-        role: Role,
-        frame_bytes: u32,
-        queues: u32,
-    ) -> Result<Program, XdpError> {
-        let bytes = role.object();
-        let fail = |operation: &str, cause| XdpError::kernel(&interface.name, operation, cause);
-        // SAFETY: libbpf copies the object during the call; null asks for default options.
-        let object = unsafe {
-            libxdp_sys::bpf_object__open_mem(bytes.as_ptr().cast(), bytes.len(), ptr::null())
-        };
-        let object = ptr::NonNull::new(object)
-            .ok_or_else(|| fail("reading the XDP program", io::Error::last_os_error()))?;
-        let program = Program { object };
-
-        let constants = Constants {
-            address: interface.address,
-            large_frames: u8::from(frame_bytes == 4096),
-            encapsulates: u8::from(role.encapsulates()),
-        };
-        program
-            .set_constants(&constants)
-            .map_err(|cause| fail("setting the XDP program's constants", cause))?;
-        program
-            .set_entries(c"sockets", queues)
-            .map_err(|cause| fail("sizing the map of sockets", cause))?;
-        // SAFETY: the object is open and has not been loaded.
-        let result = unsafe { libxdp_sys::bpf_object__load(program.object.as_ptr()) };
-        check(result).map_err(|cause| fail("loading the XDP program", cause))?;
-        Ok(program)
-    }
-
-    fn set_constants(&self, constants: &Constants) -> io::Result<()> {
-        let map = self.find(c".rodata")?;
-        // SAFETY: the map belongs to the object, not yet loaded; libbpf checks the size and copies.
-        let result = unsafe {
-            libxdp_sys::bpf_map__set_initial_value(
-                map,
-                ptr::from_ref(constants).cast(),
-                size_of::<Constants>(),
-            )
-        };
-        check(result).map(drop)
-    }
-
-    fn set_entries(&self, name: &CStr, entries: u32) -> io::Result<()> {
-        let map = self.find(name)?;
-        // SAFETY: the map belongs to the object, which is not yet loaded.
-        let result = unsafe { libxdp_sys::bpf_map__set_max_entries(map, entries) };
-        check(result).map(drop)
-    }
-
-    /// A map's own descriptor, which stays open when the object is closed.
-    fn map(&self, interface: &Interface, name: &CStr) -> Result<OwnedFd, XdpError> {
-        let open = || {
-            let map = self.find(name)?;
-            // SAFETY: the map belongs to the object, which is open.
-            let descriptor = unsafe { libxdp_sys::bpf_map__fd(map) };
-            check(descriptor)?;
-            // SAFETY: libbpf keeps the descriptor open until the object is closed, after this call.
-            let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
-            borrowed.try_clone_to_owned()
-        };
-        open().map_err(|cause| XdpError::kernel(&interface.name, "opening the XDP maps", cause))
-    }
-
-    /// The program's descriptor, open as long as `self`.
-    fn descriptor(&self) -> c_int {
-        // SAFETY: the object is open and the name ends in a zero.
-        let program = unsafe {
-            libxdp_sys::bpf_object__find_program_by_name(
-                self.object.as_ptr(),
-                c"lanesplit".as_ptr(),
-            )
-        };
-        // SAFETY: libbpf takes null and answers with an invalid descriptor, which the kernel
-        // refuses.
-        unsafe { libxdp_sys::bpf_program__fd(program) }
-    }
-
-    fn find(&self, name: &CStr) -> io::Result<*mut bpf_map> {
-        // SAFETY: the object is open and the name ends in a zero.
-        let map = unsafe {
-            libxdp_sys::bpf_object__find_map_by_name(self.object.as_ptr(), name.as_ptr())
-        };
-        if map.is_null() { Err(io::Error::from_raw_os_error(libc::ENOENT)) } else { Ok(map) }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // SAFETY: `load` opened the object, and nothing of libbpf's is used after this.
-        unsafe { libxdp_sys::bpf_object__close(self.object.as_ptr()) };
-    }
-}
-
-/// A counter of all CPUs together.
-fn sum_of_cpus(counters: &OwnedFd, reason: u32, cpus: usize) -> io::Result<u64> {
-    let mut values = vec![0_u64; cpus];
-    // SAFETY: the kernel reads a key of four bytes and writes eight bytes for each possible CPU,
-    // for which `values` has room.
-    let result = unsafe {
-        libxdp_sys::bpf_map_lookup_elem(
-            counters.as_raw_fd(),
-            ptr::from_ref(&reason).cast(),
-            values.as_mut_ptr().cast(),
-        )
-    };
-    check(result)?;
-    Ok(values.iter().sum())
-}
-
-/// CPUs that the kernel has room for in every per-CPU value.
-fn possible_cpus() -> io::Result<usize> {
-    const PATH: &str = "/sys/devices/system/cpu/possible";
-    let list = fs::read_to_string(PATH)?;
-    count_cpus(&list).ok_or_else(|| io::Error::other(format!("{PATH} says {list:?}")))
-}
-
-/// One more than the highest number of a list like "0-3,8-11".
-fn count_cpus(list: &str) -> Option<usize> {
-    let highest = list.trim().rsplit([',', '-']).next()?;
-    Some(highest.parse::<usize>().ok()? + 1)
-}
-
-/// libbpf's convention: negative is an errno.
-fn check(result: c_int) -> io::Result<c_int> {
-    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
-}
-
-fn own(result: c_int) -> io::Result<OwnedFd> {
-    let descriptor = check(result)?;
-    // SAFETY: libbpf has just opened the descriptor and given it away.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpus_are_counted_up_to_the_highest() {
-        assert_eq!(count_cpus("0\n"), Some(1));
-        assert_eq!(count_cpus("0-3\n"), Some(4));
-        assert_eq!(count_cpus("0-3,8-11\n"), Some(12));
-        assert_eq!(count_cpus("\n"), None);
-    }
-
-    #[test]
-    fn this_machine_has_a_cpu() {
-        assert!(possible_cpus().expect("sysfs is mounted") >= 1);
-    }
+fn constants(interface: &Interface, role: Role, frame_bytes: u32) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..6].copy_from_slice(&interface.address);
+    bytes[6] = u8::from(frame_bytes == 4096);
+    bytes[7] = u8::from(role.encapsulates());
+    bytes
 }

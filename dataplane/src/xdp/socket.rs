@@ -20,8 +20,9 @@ use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig}
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
 use super::error::XdpError;
+use super::object::Mode;
 use super::options;
-use super::program::{Attachment, Mode};
+use super::program::Attachment;
 use super::rings::Rings;
 use super::settings::{CopyMode, Settings};
 use super::statistics::SocketStatistics;

@@ -167,6 +167,9 @@ pub(super) struct RuleArguments {
     /// Most flows in memory
     #[arg(long, value_name = "FLOWS", default_value_t = Settings::default().flows_max)]
     pub(super) flows_max: usize,
+    /// A flow that is silent for longer has ended, and a later packet begins another one; 0s: never
+    #[arg(long, value_name = "DURATION", default_value = "5min", value_parser = duration)]
+    pub(super) flow_timeout: Duration,
     /// Most samples of a series whose percentiles are exact; of more they are rounded to three digits
     #[arg(long, value_name = "SAMPLES", default_value_t = EXACT_MAX)]
     pub(super) exact_samples: usize,
@@ -239,6 +242,10 @@ impl RuleArguments {
             one_way: self.one_way,
             exact_max: self.exact_samples,
             flows_max: self.flows_max,
+            flow_timeout_ns: match self.flow_timeout {
+                Duration::ZERO => u64::MAX,
+                timeout => timeout.as_nanos().try_into().unwrap_or(u64::MAX),
+            },
             ..Settings::default()
         }
     }

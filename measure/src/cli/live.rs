@@ -11,7 +11,7 @@ use measure::export;
 use measure::identity::{CONTENT_BYTES, FRAME_BYTES_MAX};
 use measure::live::{self, Event, LiveSettings, LiveTap, Reason, Watch};
 use measure::session::Settings;
-use measure::source::packet_socket::TapSettings;
+use measure::source::listener::{TapSettings, Way};
 use measure::source::timestamping::Wanted;
 
 use super::arguments::{Calibrate, OutputArguments, RuleArguments, duration};
@@ -51,6 +51,9 @@ pub(super) struct ListeningArguments {
     /// How long to wait at the end for packets that are under way; by default the window
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     linger: Option<Duration>,
+    /// Which way packets come
+    #[arg(long, value_enum, default_value_t = Source::Packet)]
+    source: Source,
     /// Whose time stamps
     #[arg(long, value_enum, default_value_t = Stamps::Best)]
     stamps: Stamps,
@@ -70,6 +73,15 @@ pub(super) struct ListeningArguments {
     /// No progress
     #[arg(long)]
     quiet: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Source {
+    /// A packet socket (AF_PACKET): copies, with every driver
+    Packet,
+    /// An XDP program (AF_XDP), which takes ALL packets from the rest of this machine: stamps in the driver, no drop
+    /// in the kernel's network stack
+    Xdp,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -135,6 +147,10 @@ impl ListeningArguments {
         LiveSettings {
             interfaces: interfaces.map(str::to_owned),
             tap: TapSettings {
+                way: match self.source {
+                    Source::Packet => Way::Packet,
+                    Source::Xdp => Way::Xdp,
+                },
                 stamps: match self.stamps {
                     Stamps::Best => Wanted::Best,
                     Stamps::Hardware => Wanted::Hardware,
@@ -199,11 +215,19 @@ impl Show {
 }
 
 fn listening(tap: &LiveTap) -> String {
-    match (&tap.no_hardware_stamps, tap.clock) {
-        (None, Some(clock)) => format!("{} (hardware stamps, /dev/ptp{clock})", tap.interface),
-        (None, None) => format!("{} (hardware stamps)", tap.interface),
-        (Some(reason), _) => format!("{} (SOFTWARE STAMPS: {reason})", tap.interface),
-    }
+    // Whether an XDP program gets them shows with the first packet.
+    let asked = if tap.xdp.is_some() { " asked for" } else { "" };
+    let stamps = match (&tap.no_hardware_stamps, tap.clock) {
+        (None, Some(clock)) => format!("hardware stamps{asked}, /dev/ptp{clock}"),
+        (None, None) => format!("hardware stamps{asked}"),
+        (Some(reason), _) => format!("SOFTWARE STAMPS: {reason}"),
+    };
+    let way = tap.xdp.map_or(String::new(), |xdp| {
+        let copy = if xdp.zero_copy { "zero-copy" } else { "copy" };
+        let queues = xdp.queues;
+        format!("ALL ITS PACKETS TAKEN by XDP, {copy}, queues: {queues}; ")
+    });
+    format!("{} ({way}{stamps})", tap.interface)
 }
 
 fn snap(text: &str) -> Result<u32, String> {

@@ -178,6 +178,10 @@ fn calibrate(arguments: &Calibrate) -> Result<ExitCode, Failure> {
     }
     let places = arguments.input.places()?;
     let [ingress, egress] = &places;
+    if offline::same(ingress, egress) {
+        let Message { kind, text } = Message::same_file(&ingress.path);
+        eprintln!("lanesplit-measure: {kind}: {text}");
+    }
     let settings = Settings { one_way: true, ..Settings::default() };
     let outcome = offline::run([ingress, egress], settings, None, None)?;
     for (tap, failure) in Tap::BOTH.iter().zip(&outcome.failures) {

@@ -3,6 +3,7 @@
 use super::{LiveTap, Outcome, Reason};
 use crate::results::Message;
 use crate::source::Tap;
+use crate::source::xdp::XdpNotes;
 
 /// All that a live run gives reason to say.
 pub fn about(outcome: &Outcome) -> Vec<Message> {
@@ -59,13 +60,25 @@ fn about_tap(tap: Tap, live: &LiveTap, messages: &mut Vec<Message>) {
         );
     }
     if live.dropped > 0 {
+        let remedy = match live.xdp {
+            None => "a larger --ring-mib, or a smaller --snap",
+            Some(_) => "or a larger --ring-mib",
+        };
         say(
             "capture_drops",
             format!(
                 "the kernel dropped {} of {} packets of tap {name}, because its ring was full {} times: they look \
-                 like packets lost; give the readers cores of their own (--cores), a larger --ring-mib, or a \
-                 smaller --snap",
+                 like packets lost; give the readers cores of their own (--cores), {remedy}",
                 live.dropped, live.kernel_frames, live.ring_full,
+            ),
+        );
+    }
+    if live.takes_tags_off {
+        say(
+            "tags_taken_off",
+            format!(
+                "{interface} takes VLAN tags off and cannot be told otherwise: where its driver does not hand them \
+                 over, the bytes of tagged packets are 4 too few, or 8"
             ),
         );
     }
@@ -117,12 +130,17 @@ fn about_stamps(tap: Tap, outcome: &Outcome, messages: &mut Vec<Message>) {
     let name = tap.name();
     let mut say = |kind: &str, text: String| messages.push(Message::new(kind, text));
     let [_, software, driver, hardware] = counts.stamps;
+    let stamper = match live.xdp {
+        None => "The kernel",
+        Some(_) => "The XDP program in the driver",
+    };
     if let Some(reason) = &live.no_hardware_stamps {
         say(
             "software_stamps",
             format!(
-                "SOFTWARE STAMPS at tap {name}: {reason}. The kernel stamps packets when it gets to them, which is \
-                 microseconds after they came, and more when the machine is busy; see calibrate for how much"
+                "SOFTWARE STAMPS at tap {name}: {reason}. {stamper} stamps packets when it gets to them, which is \
+                 microseconds after they came, and more when the machine is busy; see calibrate for how much{}",
+                live.xdp.map_or(String::new(), |xdp| answers(&xdp)),
             ),
         );
     } else if software + driver > 0 {
@@ -130,9 +148,11 @@ fn about_stamps(tap: Tap, outcome: &Outcome, messages: &mut Vec<Message>) {
             "hardware_stamps_missing",
             format!(
                 "{} of {} frames of tap {name} have no stamp of the NIC although it was told to stamp: they have a \
-                 software stamp, which is not compared with the NIC's",
+                 software stamp, which is not compared with the NIC's{}",
                 software + driver,
                 software + driver + hardware,
+                live.xdp
+                    .map_or(String::new(), |xdp| answers(&xdp) + "; --source packet may get them"),
             ),
         );
     }
@@ -153,5 +173,26 @@ fn about_stamps(tap: Tap, outcome: &Outcome, messages: &mut Vec<Message>) {
                 live.stamped_late,
             ),
         );
+    }
+}
+
+/// What the driver answered, asked for the NIC's stamps.
+fn answers(xdp: &XdpNotes) -> String {
+    let error = xdp.nic_error.map_or("", |error| nix::errno::Errno::from_raw(error).desc());
+    let answers: Vec<String> = [
+        (xdp.nic_zero, "zero".to_owned()),
+        (xdp.nic_refused, format!("an error ({error})")),
+        (xdp.nic_unknown, "a stamp of nobody knows whose clock, which was not used".to_owned()),
+    ]
+    .into_iter()
+    .filter(|(frames, _)| *frames > 0)
+    .map(|(frames, answer)| format!("for {frames} frames with {answer}"))
+    .collect();
+    match answers.is_empty() {
+        true => String::new(),
+        false => format!(
+            ". Asked for the NIC's stamp (bpf_xdp_metadata_rx_timestamp), its driver answered {}",
+            answers.join(", ")
+        ),
     }
 }

@@ -9,7 +9,7 @@
 //! Each tap has [`QUEUE_BATCHES`] batches, which go round: empty to the reader, full to the session. When the
 //! session is slow, the reader finds none empty, which is counted, and waits; the kernel's ring fills and, when it
 //! is full, the kernel drops and counts. So packets are lost in one place only, and memory is bounded: ring and
-//! batches of each tap, and the packets of [`packet_socket::HOLD`] and of one window.
+//! batches of each tap, and the packets of [`listener::HOLD`] and of one window.
 //!
 //! A run ends when its time is over, its packets were seen, a signal came, or an interface went. Then the taps
 //! are listened to for a little longer, for the packets that are under way ([`Session::end`]).
@@ -38,10 +38,12 @@ use reader::{Gauges, Reader};
 use crate::identity::FRAME_BYTES_MAX;
 use crate::matcher::Rules;
 use crate::session::{Found, Session, Settings};
-use crate::source::packet_ring::BLOCK_BYTES;
-use crate::source::packet_socket::{
-    self, PacketTap, Prepared, TapError, TapNotes, TapSettings, now_ns,
+use crate::source::interface::Switch;
+use crate::source::listener::{
+    self, Listener, Prepared, TapError, TapNotes, TapSettings, Way, now_ns,
 };
+use crate::source::packet_ring::BLOCK_BYTES;
+use crate::source::xdp::XdpNotes;
 use crate::source::{Batch, Tap};
 
 /// Batches of a tap.
@@ -84,6 +86,11 @@ impl LiveSettings {
 pub struct LiveTap {
     /// The interface.
     pub interface: String,
+    /// Which way its packets came: `packet` or `xdp`.
+    #[serde(default)]
+    pub source: String,
+    /// What is only known of a tap by XDP.
+    pub xdp: Option<XdpNotes>,
     /// Why the NIC did not stamp; nothing when it was told to.
     pub no_hardware_stamps: Option<String>,
     /// The number of the NIC's clock (`/dev/ptpN`).
@@ -120,6 +127,9 @@ pub struct LiveTap {
     pub gone: Option<String>,
     /// Offloads that merge packets and could not be switched off.
     pub merging: Vec<String>,
+    /// Whether the NIC takes VLAN tags off and could not be told otherwise, out of sight of an XDP program.
+    #[serde(default)]
+    pub takes_tags_off: bool,
     /// Whether the reader could be pinned to its core.
     pub pinned: bool,
     /// Bytes of the kernel's ring.
@@ -139,6 +149,15 @@ pub enum LiveError {
         /// Why.
         #[source]
         cause: TapError,
+    },
+    /// A program takes packets for one tap only.
+    #[error(
+        "{interface} was given for both taps, and an XDP program gives a packet to one reader: use --source packet, \
+         or two interfaces"
+    )]
+    OneInterface {
+        /// Which.
+        interface: String,
     },
     /// The system refuses something that it gives to everybody.
     #[error("{what}: {cause}")]
@@ -224,14 +243,18 @@ struct Line {
     /// `None` ends a reader that waits for a batch.
     empty: Option<Sender<Batch>>,
     gauges: Arc<Gauges>,
-    reader: Option<JoinHandle<PacketTap>>,
+    reader: Option<JoinHandle<Box<dyn Listener>>>,
 }
 
 impl Taps {
     fn open(settings: &LiveSettings) -> Result<Taps, LiveError> {
         let fail = |tap| move |cause| LiveError::Tap { tap, cause };
+        let [one, other] = &settings.interfaces;
+        if settings.tap.way == Way::Xdp && one == other {
+            return Err(LiveError::OneInterface { interface: one.clone() });
+        }
         let open = |tap: Tap| {
-            PacketTap::open(&settings.interfaces[tap.index()], &settings.tap).map_err(fail(tap))
+            listener::open(&settings.interfaces[tap.index()], &settings.tap).map_err(fail(tap))
         };
         let (mut ingress, prepared_ingress) = open(Tap::Ingress)?;
         let (mut egress, prepared_egress) = open(Tap::Egress)?;
@@ -239,9 +262,9 @@ impl Taps {
         egress.listen().map_err(fail(Tap::Egress))?;
         let begin_ns = now_ns();
         let prepared = [prepared_ingress, prepared_egress];
-        let taps = [ingress, egress];
+        let mut taps = [ingress, egress];
         let cores = settings.cores.unwrap_or_else(default_cores);
-        let lives = [0, 1].map(|at| describe(&taps[at], &prepared[at], settings));
+        let lives = [0, 1].map(|at| describe(&mut *taps[at], &prepared[at], settings));
         let drops_before = lives.each_ref().map(|live| interface_drops(&live.interface));
         let stop = Arc::new(AtomicBool::new(false));
         let mut lines = Vec::new();
@@ -361,7 +384,11 @@ impl Taps {
 }
 
 impl Line {
-    fn start(tap: PacketTap, core: usize, stop: &Arc<AtomicBool>) -> Result<Line, LiveError> {
+    fn start(
+        tap: Box<dyn Listener>,
+        core: usize,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Line, LiveError> {
         let (empty, to_fill) = bounded(QUEUE_BATCHES);
         let (filled, full) = bounded(QUEUE_BATCHES);
         for _ in 0..QUEUE_BATCHES {
@@ -391,13 +418,17 @@ impl Drop for Taps {
     }
 }
 
-fn describe(tap: &PacketTap, prepared: &Prepared, settings: &LiveSettings) -> LiveTap {
-    let remain = prepared.offloads.iter().flat_map(|offloads| offloads.remain());
+fn describe(tap: &mut dyn Listener, prepared: &Prepared, settings: &LiveSettings) -> LiveTap {
+    let remain = || prepared.offloads.iter().flat_map(|offloads| offloads.remain());
+    let merging = remain().filter(|switch| Switch::MERGING.contains(switch));
     LiveTap {
         interface: tap.interface().name().to_owned(),
-        no_hardware_stamps: prepared.stamping.hardware().err().map(str::to_owned),
-        clock: prepared.stamping.clock(),
-        merging: remain.map(|switch| switch.name().to_owned()).collect(),
+        source: settings.tap.way.name().to_owned(),
+        xdp: tap.notes().xdp,
+        no_hardware_stamps: prepared.no_hardware_stamps().map(str::to_owned),
+        clock: prepared.clock(),
+        merging: merging.map(|switch| switch.name().to_owned()).collect(),
+        takes_tags_off: remain().any(|&switch| switch == Switch::ReceiveVlan),
         ring_bytes: tap.ring_bytes(),
         queue_bytes_max: queue_bytes_max(&settings.tap),
         ..LiveTap::default()
@@ -414,6 +445,7 @@ fn note(live: &mut LiveTap, notes: &TapNotes) {
     live.without_stamp = notes.without_stamp;
     live.stamped_late = notes.stamped_late;
     live.downs = notes.downs;
+    live.xdp = notes.xdp;
 }
 
 /// A batch holds what a block held.
@@ -464,7 +496,7 @@ fn pending(signals: &SignalFd) -> u32 {
     count
 }
 
-const _: () = assert!(packet_socket::HOLD.as_millis() >= 10 * LOOK.as_millis());
+const _: () = assert!(listener::HOLD.as_millis() >= 10 * LOOK.as_millis());
 
 #[cfg(test)]
 mod tests {
@@ -475,6 +507,7 @@ mod tests {
         let settings = LiveSettings {
             interfaces: ["a".into(), "b".into()],
             tap: TapSettings {
+                way: Way::Packet,
                 stamps: Default::default(),
                 snap_bytes: 192,
                 ring_bytes: 64 << 20,

@@ -10,7 +10,7 @@ use core_affinity::CoreId;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 
 use crate::source::Batch;
-use crate::source::packet_socket::{PacketTap, Read};
+use crate::source::listener::{Listener, Read};
 
 /// How often the kernel is asked for its counts.
 const COUNT: Duration = Duration::from_millis(250);
@@ -48,7 +48,7 @@ impl Gauges {
 
 /// A reader before it runs.
 pub(super) struct Reader {
-    pub(super) tap: PacketTap,
+    pub(super) tap: Box<dyn Listener>,
     pub(super) core: usize,
     pub(super) to_fill: Receiver<Batch>,
     pub(super) filled: Sender<Batch>,
@@ -58,14 +58,19 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Reads until it is told to stop and nothing more comes, or the interface is gone.
-    pub(super) fn run(mut self) -> PacketTap {
+    pub(super) fn run(mut self) -> Box<dyn Listener> {
         let pinned = core_affinity::set_for_current(CoreId { id: self.core });
         self.gauges.pinned.store(pinned, Ordering::Relaxed);
         let mut counted = Instant::now();
         // What is in the ring when it is told to stop was seen before; a flood must not keep it from stopping.
-        let mut blocks_left = self.tap.ring_blocks();
+        let mut reads_left = self.tap.reads_max();
+        let mut listens = true;
         while let Some(mut batch) = self.empty_batch() {
             let stopping = self.stop.load(Ordering::Relaxed);
+            if stopping && listens {
+                self.tap.hang_up();
+                listens = false;
+            }
             let read = self.tap.read(&mut batch);
             if self.filled.send(batch).is_err() {
                 break;
@@ -80,8 +85,8 @@ impl Reader {
                     break;
                 }
                 Read::Quiet if stopping => break,
-                Read::Frames if stopping && blocks_left == 0 => break,
-                Read::Frames if stopping => blocks_left -= 1,
+                Read::Frames if stopping && reads_left == 0 => break,
+                Read::Frames if stopping => reads_left -= 1,
                 Read::Quiet | Read::Frames => {}
             }
         }

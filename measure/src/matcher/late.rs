@@ -101,7 +101,7 @@ impl Late {
         let key = Key { digest: sighting.digest, tap: seen.index() as u8 };
         let (_, entry) = self.entries.get(&key)?;
         let same =
-            entry.check == sighting.check && flows.stream(FlowId(entry.flow)) == sighting.stream;
+            entry.check == sighting.check && flows.may_be_of(FlowId(entry.flow), sighting.stream);
         match same {
             true => self.entries.remove(&key).map(|(_, entry)| entry),
             false => None,

@@ -35,7 +35,7 @@ use run::Runs;
 
 use crate::flow::{FlowId, Flows};
 use crate::lane::{LaneId, Lanes};
-use crate::source::Tap;
+use crate::source::{Stamp, Tap};
 use crate::stream::StreamId;
 
 /// A recognisable packet at one tap.
@@ -63,7 +63,12 @@ pub struct Sighting {
     pub lane: LaneId,
     /// Which clock stamped it: stamps of two different ones do not compare. See [`crate::session`].
     pub clock: u8,
+    /// Who stamped it.
+    pub stamp: Stamp,
 }
+
+// A queue of them is as long as a tap is ahead of the other.
+const _: () = assert!(size_of::<Sighting>() <= 64);
 
 /// What became of a packet.
 #[derive(Debug, Clone, Copy)]
@@ -181,7 +186,7 @@ impl Matcher {
     /// Whether a packet that the ring holds is this one.
     pub fn knows(&self, sighting: &Sighting, flows: &Flows) -> bool {
         let found = self.ring.find(sighting.digest, |entry| {
-            entry.check == sighting.check && flows.stream(FlowId(entry.flow)) == sighting.stream
+            entry.check == sighting.check && flows.may_be_of(FlowId(entry.flow), sighting.stream)
         });
         found.is_some()
     }
@@ -199,7 +204,7 @@ impl Matcher {
         self.retire(sighting.order_ns, lanes, flows, sink);
         self.ring.make_room();
         let found = self.ring.find(sighting.digest, |entry| {
-            entry.check == sighting.check && flows.stream(FlowId(entry.flow)) == sighting.stream
+            entry.check == sighting.check && flows.may_be_of(FlowId(entry.flow), sighting.stream)
         });
         let Some((slot, number)) = found else {
             return self.first_sighting(sighting, tap, lanes, flows);
@@ -376,7 +381,7 @@ mod tests {
 
     /// What comes of sightings: (time, tap, digest, check, stream).
     fn outcomes(rules: Rules, sightings: &[(u64, Tap, u64, u64, u8)]) -> Vec<Outcome> {
-        let mut flows = Flows::new(1 << 10, false);
+        let mut flows = Flows::new(1 << 10, false, u64::MAX);
         let mut lanes = Lanes::default();
         let lane = lanes.id(&crate::lane::LaneKey::dscp(0));
         let (mut matcher, mut sink) = (Matcher::new(rules), Outcomes::default());
@@ -392,6 +397,7 @@ mod tests {
                 acknowledgement: 0,
                 tcp_flags: 0,
                 lane,
+                stamp: Stamp::File,
                 clock: 0,
             };
             matcher.see(&sighting, tap, &lanes, &mut flows, &mut sink);

@@ -61,7 +61,7 @@ pub(super) fn colour(number: usize) -> RGBColor {
 fn unit(most_ns: f64) -> (f64, &'static str) {
     match most_ns {
         ns if ns < 2e3 => (1.0, "ns"),
-        ns if ns < 2e6 => (1e3, "µs"),
+        ns if ns < 2e6 => (1e3, "us"),
         ns if ns < 2e9 => (1e6, "ms"),
         _ => (1e9, "s"),
     }
@@ -115,12 +115,21 @@ pub(super) fn chart(
         }
         Scale::TimeLog => {
             let (left, right) = (least_x.max(1.0) / x_unit * 0.9, most_x.max(1.0) / x_unit * 1.1);
-            draw(&area, &labels, (left..right).log_scale(), top, &scaled)
+            let axis = (left..right).log_scale().with_key_points(log_ticks(left, right));
+            draw(&area, &labels, axis, top, &scaled)
         }
     };
     drawn.map_err(|error| error.to_string())?;
     drop(area);
     Ok(format!("<figure>{svg}<figcaption>{}</figcaption></figure>", legend(curves)))
+}
+
+/// What a logarithmic axis is labelled with: 1, 2 and 5 in each decade, or 1 alone where there are many.
+fn log_ticks(left: f64, right: f64) -> Vec<f64> {
+    let decades = left.log10().floor() as i32..=right.log10().ceil() as i32;
+    let steps: &[f64] = if right / left < 1e4 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let ticks = decades.flat_map(|decade| steps.iter().map(move |step| step * 10_f64.powi(decade)));
+    ticks.filter(|tick| (left..=right).contains(tick)).collect()
 }
 
 /// Below the chart, where it hides nothing.
@@ -196,5 +205,17 @@ fn short(value: f64) -> String {
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logarithmic_axis_has_labels_however_wide_it_is() {
+        assert_eq!(log_ticks(4.5, 230.0), [5.0, 10.0, 20.0, 50.0, 100.0, 200.0]);
+        assert_eq!(log_ticks(1.0, 9_500.0).len(), 12);
+        assert_eq!(log_ticks(0.5, 2e6), [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6]);
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use figure::{Curve, Points, Scale, chart, colour};
 
-use crate::classes::SizeClasses;
+use crate::classes::{MORE, SizeClasses};
 use crate::compare::{ALL, Comparison, Interval, completion_times};
 use crate::export::table::time;
 use crate::flow::Direction;
@@ -215,12 +215,12 @@ fn figures(body: &mut String, results: &Results) {
         if let Some(ns) = way.p95_p50_ns {
             let _ = write!(
                 body,
-                "<tr><td>{name}P95-P50<td><td><td><td>{}<td colspan=6>",
+                "<tr><td>{name}P95-P50<td class=text colspan=10>{} (of the delay)",
                 time(ns as f64)
             );
         }
     }
-    for lane in &results.lanes {
+    for lane in results.lanes.iter().filter(|lane| lane.matched > 0) {
         summary_row(body, &format!("delay, {}", lane.lane), &lane.delay_ns);
     }
     body.push_str("</table>");
@@ -255,8 +255,8 @@ fn class_table(body: &mut String, way: &DirectionResult, classes: &[String]) {
 }
 
 fn over_time(body: &mut String, lanes: &[LaneResult]) -> Result<(), String> {
-    let mut drawn: Vec<&LaneResult> =
-        lanes.iter().filter(|lane| lane.matched + lane.lost > 0).collect();
+    // What was lost before the lane of its flow was known is in no lane that could be drawn.
+    let mut drawn: Vec<&LaneResult> = lanes.iter().filter(|lane| lane.matched > 0).collect();
     drawn.sort_by_key(|lane| std::cmp::Reverse(lane.matched));
     drawn.truncate(LANES_DRAWN);
     let start_ns = drawn.iter().filter_map(|lane| Some(lane.over_time.first()?.from_ns)).min();
@@ -350,9 +350,13 @@ fn distribution(
         let met = by_class.iter().filter(|(_, figures)| !figures.is_empty());
         met.map(|(name, figures)| {
             let number = names.iter().position(|known| known == name).unwrap_or(0);
+            let size = match name.as_str() {
+                MORE => "the largest".to_owned(),
+                name => format!("{name} packets"),
+            };
             let label = match figures.len() {
-                1 => format!("{name} packets, 1 flow"),
-                count => format!("{name} packets, {count} flows"),
+                1 => format!("{size}, 1 flow"),
+                count => format!("{size}, {count} flows"),
             };
             Curve::new(label, colour(number), points(figures))
         })

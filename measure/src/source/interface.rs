@@ -171,7 +171,7 @@ impl Interface {
         let (get, set) = switch.commands();
         let others = match switch {
             Switch::Gro => 0,
-            Switch::Lro => self.ethtool_value(get, 0)? & !switch.bit(),
+            Switch::Lro | Switch::ReceiveVlan => self.ethtool_value(get, 0)? & !switch.bit(),
         };
         self.ethtool_value(set, others | if on { switch.bit() } else { 0 })?;
         match self.switch(switch)? == on {
@@ -234,24 +234,29 @@ impl Interface {
     }
 }
 
-/// What merges received packets before a tap sees them.
+/// What changes received packets before a tap sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
-    /// Generic receive offload: the kernel does it.
+    /// Generic receive offload: the kernel merges packets.
     Gro,
-    /// Large receive offload: the NIC does it.
+    /// Large receive offload: the NIC merges packets.
     Lro,
+    /// The NIC takes VLAN tags off.
+    ReceiveVlan,
 }
 
 impl Switch {
-    /// Both.
-    pub const ALL: [Switch; 2] = [Switch::Gro, Switch::Lro];
+    /// What merges packets.
+    pub const MERGING: [Switch; 2] = [Switch::Gro, Switch::Lro];
+    /// All of them.
+    pub const ALL: [Switch; 3] = [Switch::Gro, Switch::Lro, Switch::ReceiveVlan];
 
     /// As `ethtool -K` calls it.
     pub fn name(self) -> &'static str {
         match self {
             Switch::Gro => "gro",
             Switch::Lro => "lro",
+            Switch::ReceiveVlan => "rxvlan",
         }
     }
 
@@ -261,7 +266,7 @@ impl Switch {
             // ETHTOOL_GGRO, ETHTOOL_SGRO.
             Switch::Gro => (0x2b, 0x2c),
             // ETHTOOL_GFLAGS, ETHTOOL_SFLAGS.
-            Switch::Lro => (0x25, 0x26),
+            Switch::Lro | Switch::ReceiveVlan => (0x25, 0x26),
         }
     }
 
@@ -271,6 +276,8 @@ impl Switch {
             Switch::Gro => 1,
             // ETH_FLAG_LRO.
             Switch::Lro => 1 << 15,
+            // ETH_FLAG_RXVLAN.
+            Switch::ReceiveVlan => 1 << 8,
         }
     }
 }

@@ -15,10 +15,12 @@
 
 pub mod file;
 pub mod interface;
+pub mod listener;
 pub mod offloads;
 pub mod packet_ring;
 pub mod packet_socket;
 pub mod timestamping;
+pub mod xdp;
 
 /// The two places a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -67,7 +69,7 @@ pub enum Stamp {
     File,
     /// The kernel's network stack.
     Software,
-    /// The driver.
+    /// The XDP program in the driver.
     Driver,
     /// The NIC.
     Hardware,

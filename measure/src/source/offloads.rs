@@ -1,7 +1,7 @@
 //! Receive offloads of a tap's interface: off while it is read, as before afterwards.
 //!
 //! GRO and LRO merge packets of a flow before anybody sees them, so a tap with one of them on does not see what
-//! was on the wire, nor when.
+//! was on the wire, nor when. A VLAN tag that the NIC takes off is out of an XDP program's sight.
 //!
 //! Invariant: what was on is on again when this is dropped; what was off is never touched.
 
@@ -16,10 +16,10 @@ pub struct Offloads {
 }
 
 impl Offloads {
-    /// Switches off what merges packets.
-    pub fn switch_off(interface: Interface) -> Offloads {
+    /// Switches off what is on of `switches`.
+    pub fn switch_off(interface: Interface, switches: &[Switch]) -> Offloads {
         let mut offloads = Offloads { interface, off: Vec::new(), remain: Vec::new() };
-        for switch in Switch::ALL {
+        for &switch in switches {
             // A driver that does not have it does not do it.
             if !offloads.interface.switch(switch).unwrap_or(false) {
                 continue;

@@ -125,13 +125,7 @@ impl PacketRing {
     ///
     /// When the interface is gone.
     pub fn bind(&self, index: u32) -> io::Result<()> {
-        let member = libc::packet_mreq {
-            mr_ifindex: index.cast_signed(),
-            mr_type: libc::PACKET_MR_PROMISC as u16,
-            mr_alen: 0,
-            mr_address: [0; 8],
-        };
-        set(&self.socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)?;
+        join(&self.socket, index)?;
         // SAFETY: `sockaddr_ll` is numbers: all zeros are a value of it.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -292,6 +286,29 @@ impl<'b> Iterator for Frames<'b> {
             bytes,
         })
     }
+}
+
+/// Has an interface receive what is addressed to others, as long as the returned socket, which receives nothing, is
+/// open.
+///
+/// # Errors
+///
+/// `EPERM` without CAP_NET_RAW, or when the interface is gone.
+pub fn receive_all(index: u32) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+    join(&socket, index)?;
+    Ok(socket)
+}
+
+/// The interface is promiscuous as long as the socket is open.
+fn join(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    let member = libc::packet_mreq {
+        mr_ifindex: index.cast_signed(),
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)
 }
 
 fn stamp_flags(hardware: bool) -> u32 {

@@ -9,92 +9,31 @@
 //! allows, are counted, and cannot be told to be the packets they were.
 //!
 //! **Complete until.** The kernel keeps a frame for [`packet_ring::RETIRE_MS`](super::packet_ring::RETIRE_MS) at
-//! most, if it gets to run. So a tap that has nothing to say promises that everything older than [`HOLD`] was
+//! most, if it gets to run. So a tap that has nothing to say promises that everything older than
+//! [`HOLD`](super::listener::HOLD) was
 //! seen; should a frame come later all the same, merging puts it where time stands, and its stamp is kept.
 //!
 //! Invariant: frames of the kernel = frames handed over + frames stamped before the beginning.
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::interface::Interface;
+use super::interface::{Interface, Switch};
+use super::listener::{
+    self, Listener, Prepared, Read, TapError, TapNotes, TapSettings, WAIT_MS, begin_stamping, find,
+    find_again, is_before, now_ns, quiet_until_ns,
+};
 use super::offloads::Offloads;
 use super::packet_ring::{BLOCK_BYTES, PacketRing, RingFrame, RingSettings};
-use super::timestamping::{Said, Stamping, Wanted, stamp_of};
+use super::timestamping::{Said, stamp_of};
 use super::{Batch, Frame, Stamp};
 
-/// A tap promises nothing about the time since then while it sees nothing.
-pub const HOLD: Duration = Duration::from_millis(200);
-/// The longest that [`PacketTap::read`] waits for a frame.
-const WAIT_MS: u16 = 50;
-
-/// Ethernet header, two VLAN tags.
-const FRAMING_BYTES: u32 = 14 + 8;
-/// Where the VLAN tag of a frame belongs.
-const ADDRESSES_BYTES: usize = 12;
-const VLAN_TAG_BYTES: usize = 4;
+/// Of a VLAN tag whose type the kernel does not tell.
 const VLAN_TYPE: u16 = 0x8100;
-
-/// What a tap wants.
-#[derive(Debug, Clone, Copy)]
-pub struct TapSettings {
-    /// Whose stamps.
-    pub stamps: Wanted,
-    /// Bytes of a frame that are kept.
-    pub snap_bytes: u32,
-    /// Bytes of the kernel's ring.
-    pub ring_bytes: usize,
-    /// Whether offloads that merge packets may stay on.
-    pub keep_offloads: bool,
-}
-
-/// A tap that cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("interface {interface}: {what}")]
-pub struct TapError {
-    /// Which.
-    pub interface: String,
-    /// What is wrong, and what to do.
-    pub what: String,
-}
-
-/// What a tap saw of itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TapNotes {
-    /// Frames the kernel had for this tap, with those it dropped.
-    pub kernel_frames: u64,
-    /// Frames the kernel dropped because its ring was full.
-    pub drops: u64,
-    /// Times its ring was full.
-    pub ring_full: u64,
-    /// Frames stamped before both taps were open, which are in no account.
-    pub before_start: u64,
-    /// Frames longer than the interface's MTU allows: merged, or not segmented.
-    pub oversize: u64,
-    /// VLAN tags put back.
-    pub tags_restored: u64,
-    /// Frames without a stamp, which got the time at which they were read.
-    pub without_stamp: u64,
-    /// Frames whose stamp was taken only when the kernel copied them.
-    pub stamped_late: u64,
-    /// Times the interface went down.
-    pub downs: u64,
-}
-
-/// What came of reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Read {
-    /// Frames.
-    Frames,
-    /// None came for a while.
-    Quiet,
-    /// The interface is gone; no more frames come.
-    Gone,
-}
 
 /// An interface that is listened to.
 #[derive(Debug)]
@@ -108,15 +47,6 @@ pub struct PacketTap {
     notes: TapNotes,
 }
 
-/// What was changed at the interface for the time of the measurement, and is changed back when this is dropped.
-#[derive(Debug)]
-pub struct Prepared {
-    /// Whose stamps there are.
-    pub stamping: Stamping<Interface>,
-    /// What merges packets; `None` when it was to stay.
-    pub offloads: Option<Offloads>,
-}
-
 impl PacketTap {
     /// Makes an interface a tap that does not listen yet.
     ///
@@ -124,96 +54,23 @@ impl PacketTap {
     ///
     /// When there is no such interface, it is not Ethernet, it is down, or the rights are missing.
     pub fn open(name: &str, settings: &TapSettings) -> Result<(PacketTap, Prepared), TapError> {
-        let fail = |what: String| TapError { interface: name.to_owned(), what };
-        let find = || {
-            Interface::find(name)
-                .map_err(|_| fail("there is no such interface here; `ip link` lists them".into()))
-        };
-        let asked = |error: io::Error| fail(format!("cannot be asked about itself: {error}"));
-        let interface = find()?;
-        if !interface.is_ethernet().map_err(asked)? {
-            return Err(fail(
-                "is not an Ethernet interface; packets are read from Ethernet on".into(),
-            ));
-        }
-        if !interface.is_up().map_err(asked)? {
-            return Err(fail(format!("is down; ip link set {name} up")));
-        }
-        let wire_bytes_max = interface.mtu().map_err(asked)? + FRAMING_BYTES;
-        let stamping = Stamping::begin(find()?, settings.stamps).map_err(|reason| {
-            fail(format!("{reason}; let --stamps be `best` to take the kernel's stamps instead"))
-        })?;
+        let (interface, wire_bytes_max) = find(name)?;
+        let stamping = begin_stamping(name, settings.stamps)?;
         let offloads = match settings.keep_offloads {
             true => None,
-            false => Some(Offloads::switch_off(find()?)),
+            false => Some(Offloads::switch_off(find_again(name)?, &Switch::MERGING)),
         };
         let ring = RingSettings {
             snap_bytes: settings.snap_bytes,
             blocks: (settings.ring_bytes / BLOCK_BYTES).max(2) as u32,
             hardware: stamping.hardware().is_ok(),
         };
-        let ring = PacketRing::new(ring).map_err(|error| fail(refused(&error)))?;
+        let ring = PacketRing::new(ring)
+            .map_err(|error| TapError { interface: name.to_owned(), what: refused(&error) })?;
         let notes = TapNotes::default();
         let tap = PacketTap { interface, ring, wire_bytes_max, begin_ns: 0, latest: None, notes };
-        Ok((tap, Prepared { stamping, offloads }))
-    }
-
-    /// Listens from now on.
-    ///
-    /// # Errors
-    ///
-    /// When the interface went away meanwhile.
-    pub fn listen(&mut self) -> Result<(), TapError> {
-        let bound = self.ring.bind(self.interface.index());
-        bound.map_err(|error| TapError {
-            interface: self.interface.name().to_owned(),
-            what: format!("cannot be listened to: {error}"),
-        })
-    }
-
-    /// Frames that the kernel stamped before this are left out.
-    pub fn begin_at(&mut self, time_ns: u64) {
-        self.begin_ns = time_ns;
-    }
-
-    /// The interface.
-    pub fn interface(&self) -> &Interface {
-        &self.interface
-    }
-
-    /// Bytes of the kernel's ring.
-    pub fn ring_bytes(&self) -> usize {
-        self.ring.bytes()
-    }
-
-    /// Blocks of the kernel's ring.
-    pub fn ring_blocks(&self) -> usize {
-        self.ring.bytes() / BLOCK_BYTES
-    }
-
-    /// What it saw of itself, with the kernel's latest counts.
-    pub fn notes(&mut self) -> TapNotes {
-        if let Ok(counts) = self.ring.counts() {
-            self.notes.kernel_frames += counts.frames;
-            self.notes.drops += counts.drops;
-            self.notes.ring_full += counts.full;
-        }
-        self.notes
-    }
-
-    /// Replaces the batch's contents by the next frames; waits for them for 50 ms, and then hands over an empty
-    /// batch.
-    pub fn read(&mut self, batch: &mut Batch) -> Read {
-        batch.clear();
-        if self.take_block(batch) {
-            return Read::Frames;
-        }
-        let gone = !self.wait();
-        if self.take_block(batch) {
-            return Read::Frames;
-        }
-        batch.set_complete_until_ns(if gone { u64::MAX } else { self.quiet_until_ns() });
-        if gone { Read::Gone } else { Read::Quiet }
+        // The socket's own membership makes the interface promiscuous.
+        Ok((tap, Prepared { stamping, out_of_reach: None, offloads, promiscuous: None }))
     }
 
     fn take_block(&mut self, batch: &mut Batch) -> bool {
@@ -244,21 +101,58 @@ impl PacketTap {
         }
         ready > 0 && !failed || self.interface.exists()
     }
-
-    /// Until when a tap that is quiet has seen everything, by the clock of its stamps.
-    fn quiet_until_ns(&self) -> u64 {
-        let now_ns = match self.latest {
-            Some((stamp_ns, read)) => stamp_ns.saturating_add(read.elapsed().as_nanos() as u64),
-            None => now_ns(),
-        };
-        now_ns.saturating_sub(HOLD.as_nanos() as u64)
-    }
 }
 
-/// The time of the system's clock, in nanoseconds since 1970.
-pub fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_nanos() as u64)
+impl Listener for PacketTap {
+    fn listen(&mut self) -> Result<(), TapError> {
+        let bound = self.ring.bind(self.interface.index());
+        bound.map_err(|error| TapError {
+            interface: self.interface.name().to_owned(),
+            what: format!("cannot be listened to: {error}"),
+        })
+    }
+
+    fn begin_at(&mut self, time_ns: u64) {
+        self.begin_ns = time_ns;
+    }
+
+    fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    fn ring_bytes(&self) -> usize {
+        self.ring.bytes()
+    }
+
+    /// A read takes a block.
+    fn reads_max(&self) -> usize {
+        self.ring.bytes() / BLOCK_BYTES
+    }
+
+    fn read(&mut self, batch: &mut Batch) -> Read {
+        batch.clear();
+        if self.take_block(batch) {
+            return Read::Frames;
+        }
+        let gone = !self.wait();
+        if self.take_block(batch) {
+            return Read::Frames;
+        }
+        batch.set_complete_until_ns(if gone { u64::MAX } else { quiet_until_ns(self.latest) });
+        if gone { Read::Gone } else { Read::Quiet }
+    }
+
+    /// The kernel has no word for it.
+    fn hang_up(&mut self) {}
+
+    fn notes(&mut self) -> TapNotes {
+        if let Ok(counts) = self.ring.counts() {
+            self.notes.kernel_frames += counts.frames;
+            self.notes.drops += counts.drops;
+            self.notes.ring_full += counts.full;
+        }
+        self.notes
+    }
 }
 
 #[inline]
@@ -282,36 +176,27 @@ fn push(
             (now_ns(), Stamp::Software)
         }
     };
-    if stamp == Stamp::Software && time_ns < begin_ns {
+    if is_before(begin_ns, time_ns, stamp) {
         notes.before_start += 1;
         return;
     }
     notes.oversize += u64::from(frame.wire_bytes > wire_bytes_max);
-    match taken_off(frame) {
-        None => {
-            batch.push(Frame { time_ns, stamp, wire_bytes: frame.wire_bytes, bytes: frame.bytes })
-        }
-        Some(tag) => {
-            notes.tags_restored += 1;
-            let wire_bytes = frame.wire_bytes + VLAN_TAG_BYTES as u32;
-            let (addresses, rest) = frame.bytes.split_at(ADDRESSES_BYTES);
-            batch.push_parts(time_ns, stamp, wire_bytes, [addresses, &tag, rest]);
-        }
-    }
+    let taken_off = taken_off(frame);
+    let RingFrame { wire_bytes, bytes, .. } = *frame;
+    listener::push(batch, notes, Frame { time_ns, stamp, wire_bytes, bytes }, taken_off);
 }
 
-/// The VLAN tag that the kernel took off a frame.
+/// Type and tag of VLAN that the kernel took off a frame.
 #[inline]
-fn taken_off(frame: &RingFrame<'_>) -> Option<[u8; VLAN_TAG_BYTES]> {
-    if frame.status & libc::TP_STATUS_VLAN_VALID == 0 || frame.bytes.len() < ADDRESSES_BYTES {
+fn taken_off(frame: &RingFrame<'_>) -> Option<(u16, u16)> {
+    if frame.status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
     }
     let kind = match frame.status & libc::TP_STATUS_VLAN_TPID_VALID {
         0 => VLAN_TYPE,
         _ => frame.vlan_type,
     };
-    let ([a, b], [c, d]) = (kind.to_be_bytes(), frame.vlan_tag.to_be_bytes());
-    Some([a, b, c, d])
+    Some((kind, frame.vlan_tag))
 }
 
 fn refused(error: &io::Error) -> String {
@@ -400,7 +285,8 @@ mod tests {
     #[test]
     fn an_interface_that_is_not_there_is_named() {
         let settings = TapSettings {
-            stamps: Wanted::Best,
+            way: Default::default(),
+            stamps: Default::default(),
             snap_bytes: 256,
             ring_bytes: 1 << 20,
             keep_offloads: true,

@@ -5,6 +5,7 @@
 //! * [`flows`] per flow: iperf3 and curl
 //! * [`troubles`] taps swapped, silent, down, gone; signals; what a veth's driver answers
 //! * [`rig`] calibration, offloads, VLAN tags
+//! * [`xdp`] taps by XDP, beside packet sockets
 //!
 //! Live, nothing is exact: two programs stamp one packet at two places. What must hold is the order of events, and
 //! that is what is asserted; the differences are printed (`--nocapture`). `REQUIRE_NETNS=1` makes it a failure that
@@ -20,3 +21,4 @@ mod packets;
 mod rig;
 mod site;
 mod troubles;
+mod xdp;

@@ -13,7 +13,7 @@ use measure::live::{self, Event, LiveSettings, Watch};
 use measure::matcher::{Class, Outcome};
 use measure::measurement::Rows;
 use measure::session::Settings;
-use measure::source::packet_socket::TapSettings;
+use measure::source::listener::{TapSettings, Way};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -22,10 +22,10 @@ use crate::site::{BOUND, Site, has, quantile, text};
 
 /// Stamps of both taps of one UDP flow's packets, in the order in which they were sent.
 #[derive(Default)]
-struct Stamps {
+pub struct Stamps {
     port: u16,
-    packets: Vec<[u64; 2]>,
-    others: Vec<[Class; 2]>,
+    pub packets: Vec<[u64; 2]>,
+    pub others: Vec<[Class; 2]>,
 }
 
 /// Keeps what the test looks at afterwards.
@@ -51,9 +51,21 @@ impl Rows for Keep {
 
 /// Measures in this process, so that every packet can be had, while `work` goes on.
 fn measure_while(site: &Site, port: u16, frames: u64, work: impl FnOnce() + Send) -> Stamps {
+    measure_by(Way::Packet, site, port, frames, work)
+}
+
+/// The same whichever way the packets come.
+pub fn measure_by(
+    way: Way,
+    site: &Site,
+    port: u16,
+    frames: u64,
+    work: impl FnOnce() + Send,
+) -> Stamps {
     let settings = LiveSettings {
         interfaces: ["tap0".into(), "tap1".into()],
         tap: TapSettings {
+            way,
             stamps: Default::default(),
             snap_bytes: 192,
             ring_bytes: 16 << 20,

@@ -86,21 +86,29 @@ fn a_vlan_tag_that_the_kernel_took_off_is_measured_with_its_packet() {
     if !has_scapy() {
         return;
     }
-    let measuring = site.measure(&TAPS);
-    // The kernel takes the tag off every frame that it receives, before a tap gets it.
+    // The kernel takes the tag off every frame that it receives, before a tap gets it; the driver of a veth tells an
+    // XDP program of it.
     let macs = [site.server.mac("eth0"), site.client.mac("eth0")];
     let packet = "Ether(dst=sys.argv[1],src=sys.argv[2])/Dot1Q(vlan=5)/IP(src='10.5.0.1',dst='10.5.0.9',id=n)\
          /UDP(sport=7,dport=7000)/(b'%032d'%n)";
     let script = format!(
         "import sys\nfrom scapy.all import *\nsendp([{packet} for n in range(40)],iface='eth0',verbose=0)"
     );
-    site.client.run(&["/usr/bin/python3", "-c", &script, &macs[0], &macs[1]]);
-    let ended = measuring.stop();
-    let flow = ended.flows.iter().find(|flow| flow["dst_port"] == 7000).expect("it was sent");
-    assert_eq!((&flow["packets_ingress"], &flow["packets_egress"]), (&40.into(), &40.into()));
-    // Ethernet 14, tag 4, IPv4 20, UDP 8, payload 32.
-    assert_eq!(flow["bytes"], 40 * 78, "{flow:#}");
-    assert!(ended.tap("ingress")["live"]["tags_restored"].as_u64() >= Some(40), "{}", ended.log);
+    for (namespace, mirror) in [(&site.near, "mirror0"), (&site.far, "mirror1")] {
+        namespace.run(&["ethtool", "-K", mirror, "txvlan", "on"]);
+    }
+    for source in ["packet", "xdp"] {
+        let measuring = site.measure(&[&TAPS[..], &["--source", source]].concat());
+        site.client.run(&["/usr/bin/python3", "-c", &script, &macs[0], &macs[1]]);
+        let ended = measuring.stop();
+        let flow = ended.flows.iter().find(|flow| flow["dst_port"] == 7000).expect("it was sent");
+        let packets = (&flow["packets_ingress"], &flow["packets_egress"]);
+        assert_eq!(packets, (&40.into(), &40.into()), "{source}: {}", ended.log);
+        // Ethernet 14, tag 4, IPv4 20, UDP 8, payload 32.
+        assert_eq!(flow["bytes"], 40 * 78, "{source}: {flow:#}");
+        let live = &ended.tap("ingress")["live"];
+        assert!(live["tags_restored"].as_u64() >= Some(40), "{source}: {}", ended.log);
+    }
 }
 
 #[test]

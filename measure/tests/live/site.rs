@@ -16,7 +16,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -83,8 +83,10 @@ impl Site {
             }
             namespace.run(&["ip", "link", "set", "dev", "br0", "up"]);
         }
-        mirror(near, "lan", "mirror0");
-        mirror(far, "wan", "mirror1");
+        for (namespace, port) in [(near, "lan"), (far, "wan")] {
+            namespace.run(&["tc", "qdisc", "add", "dev", port, "clsact"]);
+        }
+        site.mirror();
         for (host, other, last) in [(client, server, 1), (server, client, 2)] {
             host.address("eth0", &format!("10.0.0.{last}/24"));
             let mac = other.mac("eth0");
@@ -95,6 +97,28 @@ impl Site {
             }
         }
         Some(site)
+    }
+
+    /// Has both directions of both cables copied to the mirrors.
+    pub fn mirror(&self) {
+        mirror(&self.near, "lan", "mirror0");
+        mirror(&self.far, "wan", "mirror1");
+    }
+
+    /// The same when the mirrors were made anew: the kernel still knows the old ones.
+    pub fn mirror_again(&self) {
+        for (namespace, port) in [(&self.near, "lan"), (&self.far, "wan")] {
+            for direction in ["ingress", "egress"] {
+                namespace.run(&["tc", "filter", "delete", "dev", port, direction]);
+            }
+        }
+        self.mirror();
+    }
+
+    /// Runs the program to its end, beside one that was started.
+    pub fn second(&self, arguments: &[&str]) -> Output {
+        let program = env!("CARGO_BIN_EXE_lanesplit-measure");
+        self.measuring.try_run(&[&[program][..], arguments].concat())
     }
 
     /// Slows both directions between the taps down, with a queue.
@@ -189,6 +213,16 @@ impl Measuring<'_> {
         self.wait()
     }
 
+    /// Waits for it to be gone, with whatever it wrote.
+    pub fn wait_for_exit(mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("the program to end", BOUND, || {
+            status = self.child.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
     /// Waits for it to end by itself.
     pub fn wait(mut self) -> Ended {
         let mut status = None;
@@ -244,13 +278,14 @@ impl Ended {
             let stamps = &tap["stamps"];
             assert_eq!(stamps["hardware"], 0, "a veth has no hardware: {tap:#}");
             assert_eq!(stamps["file"], 0);
+            let stamped: u64 = ["software", "driver"].iter().map(|by| number(&stamps[by])).sum();
+            assert_eq!(stamped, number(&tap["frames"]), "{tap:#}");
         }
     }
 }
 
 /// Both directions of `port` are copied to `mirror`.
 fn mirror(namespace: &Namespace, port: &str, mirror: &str) {
-    namespace.run(&["tc", "qdisc", "add", "dev", port, "clsact"]);
     for direction in ["ingress", "egress"] {
         let filter = ["tc", "filter", "add", "dev", port, direction, "protocol", "all"];
         let action = [

@@ -148,7 +148,7 @@ fn a_clock_of_both_taps_that_jumps_back_costs_only_the_packets_on_their_way() {
     }
     let done = run_taps("jump_of_both", &taps, &[]);
     assert_eq!(done.status, 0);
-    done.has("clock_set_back", &["jumps back 1 times", "2s 999ms"]);
+    done.has("clock_set_back", &["jumps back once, first to 2023-11-14T22:13:", "2s 999ms"]);
     assert_eq!(done.packets("matched"), 200);
     // Five were on their way: stamped before the jump at ingress and behind it at egress.
     assert_eq!(done.results["without_delay"], 5);
@@ -188,7 +188,10 @@ fn a_tap_that_goes_silent_is_told_with_the_time() {
         !(START_NS + 2_000_000_000..START_NS + 4_500_000_000).contains(time_ns)
     });
     let done = run_taps("silent", &taps, &[]);
-    done.has("tap_silent", &["tap egress was silent 1 times", "2s 501ms", "from 17000000019"]);
+    done.has(
+        "tap_silent",
+        &["tap egress was silent once", "2s 501ms", "from 2023-11-14T22:13:21.99"],
+    );
     assert_eq!([done.packets("matched"), done.packets("lost")], [3_500, 2_500]);
 
     let mut taps = healthy(6_000);
@@ -403,4 +406,52 @@ fn a_negative_packet_or_two_do_not_turn_a_flow_around() {
     assert_eq!(done.results["negative_delay_ns"]["min"], -200);
     assert_eq!(done.results["delay_ns"]["samples"], 98);
     assert_eq!(done.results["reverse"]["matched"], 0);
+}
+
+/// Ten packets, silence, ten more.
+fn interrupted(silence_ns: u64) -> [Vec<Record>; 2] {
+    healthy(20).map(|records| {
+        let late = |(at, (time_ns, frame)): (usize, Record)| match at {
+            0..10 => (time_ns, frame),
+            _ => (time_ns - GAP_NS + silence_ns, frame),
+        };
+        records.into_iter().enumerate().map(late).collect()
+    })
+}
+
+fn packets_of_flows(name: &str) -> Vec<u64> {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("troubles").join(name).join("f");
+    let lines = std::fs::read_to_string(path).expect("the flows were written");
+    let packets = |line: &str| {
+        let flow: Value = serde_json::from_str(line).expect("JSON");
+        flow["packets_ingress"].as_u64().expect("a count")
+    };
+    lines.lines().map(packets).collect()
+}
+
+#[test]
+fn a_flow_that_is_silent_for_longer_than_the_timeout_is_followed_by_another() {
+    const SECOND: u64 = 1_000_000_000;
+    for (name, silence_ns, more, flows) in [
+        ("silence-default", 301 * SECOND, &[][..], &[10, 10][..]),
+        ("silence-short", 299 * SECOND, &[], &[20]),
+        ("silence-equal", 2 * SECOND, &["--flow-timeout", "2s"], &[20]),
+        ("silence-longer", 2 * SECOND + 1, &["--flow-timeout", "2s"], &[10, 10]),
+        ("silence-never", 3000 * SECOND, &["--flow-timeout", "0s"], &[20]),
+    ] {
+        let done = run_taps(name, &interrupted(silence_ns), &[more, &["--flows", "f"]].concat());
+        assert_eq!(packets_of_flows(name), flows, "{name}");
+        assert_eq!(done.results["flows"]["timed_out"], flows.len() - 1, "{name}");
+        assert_eq!(done.packets("matched"), 20);
+    }
+}
+
+#[test]
+fn packets_of_flows_for_which_there_is_no_room_are_told_and_measured() {
+    let name = "no-room";
+    let more = ["--flow-timeout", "2s", "--flows-max", "1", "--flows", "f"];
+    let done = run_taps(name, &interrupted(3_000_000_000), &more);
+    done.has("too_many_flows", &["10 packets", "--flows-max"]);
+    assert_eq!(packets_of_flows(name), [10]);
+    assert_eq!((done.packets("matched"), &done.results["delay_ns"]["samples"]), (20, &20.into()));
 }

@@ -2,5 +2,9 @@
 //! and what becomes of it, measured between taps on both sides of the WAN.
 //!
 //! * [`records`] is what a run leaves behind: its settings, its accounts, its requests and flows
+//! * [`workload`] is what is asked for: mixes of requests, and how large a body is that makes so many packets
+//! * [`random`] is where chance comes from
 
+pub mod random;
 pub mod records;
+pub mod workload;

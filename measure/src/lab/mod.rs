@@ -4,8 +4,10 @@
 //! * [`records`] is what a run leaves behind: its settings, its accounts, its requests and flows
 //! * [`workload`] is what is asked for: mixes of requests, and how large a body is that makes so many packets
 //! * [`driver`] asks for it, over real connections, and logs what it got; [`web`] answers
+//! * [`background`] is what else is on the paths
 //! * [`random`] is where chance comes from
 
+pub mod background;
 pub mod driver;
 pub mod random;
 pub mod records;

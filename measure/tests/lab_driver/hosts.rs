@@ -91,6 +91,17 @@ impl Hosts {
         (account, records)
     }
 
+    /// Waits until the client has sent something, and then nothing for a while.
+    pub fn client_is_silent(&self) {
+        let counter = ["cat", "/sys/class/net/eth0/statistics/tx_packets"];
+        let mut before = "0\n".to_owned();
+        wait_for("the client to have sent all", BOUND, || {
+            std::thread::sleep(Duration::from_millis(250));
+            let sent = self.client.run(&counter);
+            std::mem::replace(&mut before, sent.clone()) == sent && sent != "0\n"
+        });
+    }
+
     /// Starts to capture the headers of what the server's interface sees.
     pub fn capture(&self) -> Capture<'_> {
         let file = self.file("capture.pcap");
@@ -158,28 +169,34 @@ impl Capture<'_> {
         self.process.terminate(BOUND);
     }
 
-    /// Packets by the client's port: from the client, and from the server.
-    pub fn connections(mut self) -> BTreeMap<u16, [Seen; 2]> {
+    /// Fields of the packets that a filter of tshark's lets through.
+    pub fn fields(&mut self, filter: &str, fields: &[&str]) -> Vec<Vec<String>> {
         self.finish();
         let mut tshark = Command::new("tshark");
-        tshark.args(["-n", "-r", text(&self.file), "-Y", "tcp", "-T", "fields"]);
-        for field in ["ip.src", "tcp.srcport", "tcp.dstport", "tcp.flags.reset", "tcp.len"] {
+        tshark.args(["-n", "-r", text(&self.file), "-Y", filter, "-T", "fields"]);
+        for field in fields {
             tshark.args(["-e", field]);
         }
-        tshark.args(["-e", "tcp.analysis.retransmission"]);
         let output = tshark.output().expect("tshark is installed");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("tshark writes text");
+        text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    }
+
+    /// Packets by the client's port: from the client, and from the server.
+    pub fn connections(mut self) -> BTreeMap<u16, [Seen; 2]> {
         let mut connections: BTreeMap<u16, [Seen; 2]> = BTreeMap::new();
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            let fields: Vec<&str> = line.split('\t').collect();
-            let from_server = fields[0] == SERVER;
-            let port = fields[if from_server { 2 } else { 1 }].parse().expect("a port");
+        let fields = ["ip.src", "tcp.srcport", "tcp.dstport", "tcp.flags.reset", "tcp.len"];
+        let fields = [&fields[..], &["tcp.analysis.retransmission"]].concat();
+        for packet in self.fields("tcp", &fields) {
+            let from_server = packet[0] == SERVER;
+            let port = packet[if from_server { 2 } else { 1 }].parse().expect("a port");
             let seen = &mut connections.entry(port).or_default()[usize::from(from_server)];
             seen.packets += 1;
-            seen.resets += u32::from(matches!(fields[3], "1" | "True"));
-            let repeated = !fields[5].is_empty();
+            seen.resets += u32::from(matches!(packet[3].as_str(), "1" | "True"));
+            let repeated = !packet[5].is_empty();
             seen.repeated += u32::from(repeated);
-            let bytes: u64 = fields[4].parse().expect("a length");
+            let bytes: u64 = packet[4].parse().expect("a length");
             seen.bytes += if repeated { 0 } else { bytes };
         }
         connections

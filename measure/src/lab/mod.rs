@@ -2,5 +2,7 @@
 //! and what becomes of it, measured between taps on both sides of the WAN.
 //!
 //! * [`records`] is what a run leaves behind: its settings, its accounts, its requests and flows
+//! * [`store`] writes it and reads it back
 
 pub mod records;
+pub mod store;

@@ -61,6 +61,7 @@ const FLOWS: &str = "message flows {
     optional double jitter_ns;
     optional int64 handshake_rtt_ns;
     optional int64 error_bound_ns;
+    required int64 reordered;
 }";
 
 /// Rows that are being written.
@@ -125,7 +126,8 @@ fn flow_group(group: &mut Group<'_>, flows: &[FlowLine]) -> Result<(), ParquetEr
     optional::<DoubleType>(group, flows.iter().map(|flow| flow.delay_mean_ns))?;
     optional::<DoubleType>(group, flows.iter().map(|flow| flow.jitter_ns))?;
     optional::<Int64Type>(group, flows.iter().map(|flow| time(flow.handshake_rtt_ns)))?;
-    optional::<Int64Type>(group, flows.iter().map(|flow| time(flow.error_bound_ns)))
+    optional::<Int64Type>(group, flows.iter().map(|flow| time(flow.error_bound_ns)))?;
+    column::<Int64Type>(group, flows.iter().map(|flow| number(flow.reordered)))
 }
 
 /// Writes packets as they come.

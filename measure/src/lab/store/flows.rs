@@ -38,6 +38,11 @@ pub fn read_flows(path: &Path) -> Result<Vec<FlowLine>, ColumnError> {
     let mut jitter = columns.optional::<DoubleType>("jitter_ns")?.into_iter();
     let mut handshake = times("handshake_rtt_ns")?;
     let mut bound = times("error_bound_ns")?;
+    // Earlier versions did not count them.
+    let mut reordered = match columns.has("reordered") {
+        true => counts("reordered")?,
+        false => vec![0; flows.len()].into_iter(),
+    };
     let row = |(row, flow)| {
         let direction: Option<String> = next(&mut direction);
         Ok(FlowLine {
@@ -59,6 +64,7 @@ pub fn read_flows(path: &Path) -> Result<Vec<FlowLine>, ColumnError> {
             unmatched: next(&mut unmatched),
             ambiguous: next(&mut ambiguous),
             duplicate: next(&mut duplicate),
+            reordered: next(&mut reordered),
             bytes: next(&mut bytes),
             first_ingress_ns: next(&mut ingress[0]),
             last_ingress_ns: next(&mut ingress[1]),

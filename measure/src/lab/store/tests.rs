@@ -83,6 +83,7 @@ fn flow(number: u32) -> FlowLine {
         unmatched: u64::from(number),
         ambiguous: 5,
         duplicate: 6,
+        reordered: u64::from(number) * 3,
         bytes: 7_000,
         first_ingress_ns: Some(1_700_000_000_000_000_001),
         last_ingress_ns: Some(1_700_000_000_000_000_002),

@@ -3,6 +3,8 @@
 //!
 //! * [`records`] is what a run leaves behind: its settings, its accounts, its requests and flows
 //! * [`store`] writes it and reads it back
+//! * [`join`] finds the flows of each request
 
+pub mod join;
 pub mod records;
 pub mod store;

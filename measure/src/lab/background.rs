@@ -46,16 +46,17 @@ impl Background {
 
     /// What the mgen of one end is to do; none when there is no load.
     pub fn script(&self, peer: IpAddr) -> Option<String> {
-        if self.percent == 0 {
-            return None;
-        }
+        (self.percent > 0).then(|| format!("0.0 LISTEN UDP {PORT}\n{}", self.flow(1, peer)))
+    }
+
+    /// One flow of a script, with a number of its own in it.
+    pub fn flow(&self, number: u32, peer: IpAddr) -> String {
         let (packets_per_s, packets_max) = (self.packets_per_s(), self.packets_max());
         let end_s = self.duration.as_secs_f64();
-        Some(format!(
-            "0.0 LISTEN UDP {PORT}\n\
-             0.0 ON 1 UDP DST {peer}/{PORT} POISSON [{packets_per_s:.3} {MESSAGE_BYTES}] COUNT {packets_max}\n\
-             {end_s:.3} OFF 1\n"
-        ))
+        format!(
+            "0.0 ON {number} UDP DST {peer}/{PORT} POISSON [{packets_per_s:.3} {MESSAGE_BYTES}] COUNT {packets_max}\n\
+             {end_s:.3} OFF {number}\n"
+        )
     }
 }
 

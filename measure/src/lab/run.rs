@@ -1,0 +1,213 @@
+//! One run: everything is started, requests are made, everything is ended and counted.
+//!
+//! **Invariant.** Whatever goes wrong in a run is in its record, and the testbed is then as it was before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::error::LabError;
+use super::gateways::Gateways;
+use super::interrupt::Interrupt;
+use super::measuring::{self, Measuring};
+use super::process::Process;
+use super::queues;
+use super::records::{RequestRecord, RunRecord, Settings};
+use super::testbed::{TAP_LAN_A, TAP_WAN_A, TAP_WAN_B, Testbed};
+use super::tools::Tools;
+use super::traffic::{self, Driver};
+
+/// Longest wait for a program that was asked to end.
+const END_MAX: Duration = Duration::from_secs(10);
+
+/// Where a run is made.
+pub struct Stage<'l> {
+    /// The networks.
+    pub testbed: &'l Testbed,
+    /// The programs.
+    pub tools: &'l Tools,
+    /// Whether all this must end.
+    pub interrupt: &'l Interrupt,
+}
+
+/// What a run is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// The experiment it belongs to.
+    pub experiment: String,
+    /// Which of the repetitions of the same settings.
+    pub repeat: u32,
+    /// What is set.
+    pub settings: Settings,
+    /// Whether the gateway's own delay is measured too, between taps on both its sides.
+    pub taps_gateway: bool,
+}
+
+impl Planned {
+    /// The name of its folder, behind its number.
+    pub fn name(&self) -> String {
+        let Settings { way, attach, threshold_packets, background_percent, .. } = &self.settings;
+        let text = format!(
+            "{}-{way:?}-{attach:?}-{threshold_packets}-{background_percent}-{}",
+            self.experiment, self.repeat
+        );
+        text.to_lowercase()
+    }
+}
+
+impl Stage<'_> {
+    /// Makes a run, with all its files in a folder.
+    ///
+    /// # Errors
+    ///
+    /// When the laboratory must end, or its record cannot be written. What else goes wrong is in the record.
+    pub fn perform(&self, planned: &Planned, folder: &Path) -> Result<RunRecord, LabError> {
+        let logs = folder.join("logs");
+        fs::create_dir_all(&logs).map_err(LabError::file(&logs))?;
+        let now = now_ns();
+        let mut record = RunRecord {
+            experiment: planned.experiment.clone(),
+            repeat: planned.repeat,
+            settings: planned.settings.clone(),
+            started_ns: now,
+            ended_ns: now,
+            failure: None,
+            gateways: Vec::new(),
+            queues: Vec::new(),
+            cpu_s: Default::default(),
+        };
+        let mut requests = Vec::new();
+        let attempt = Attempt { stage: self, planned, folder, logs };
+        match attempt.make(&mut record, &mut requests) {
+            Ok(()) => {}
+            Err(error) if error.ends_all() => return Err(error),
+            Err(error) => fail(&mut record, error.to_string()),
+        }
+        store(folder, &record, &requests)?;
+        Ok(record)
+    }
+}
+
+fn store(folder: &Path, record: &RunRecord, requests: &[RequestRecord]) -> Result<(), LabError> {
+    super::store::write_run(folder, record, requests)
+        .map_err(LabError::content(folder.display().to_string()))
+}
+
+/// A failure more.
+fn fail(record: &mut RunRecord, why: String) {
+    record.failure = Some(match record.failure.take() {
+        Some(before) => format!("{before}; {why}"),
+        None => why,
+    });
+}
+
+struct Attempt<'l> {
+    stage: &'l Stage<'l>,
+    planned: &'l Planned,
+    folder: &'l Path,
+    logs: PathBuf,
+}
+
+impl Attempt<'_> {
+    fn make(
+        &self,
+        record: &mut RunRecord,
+        requests: &mut Vec<RequestRecord>,
+    ) -> Result<(), LabError> {
+        let Stage { testbed, tools, interrupt } = *self.stage;
+        let settings = &self.planned.settings;
+        let scratch = Scratch::new()?;
+        let folders = (&*scratch.path, &*self.logs);
+        testbed.prepare(settings)?;
+        let emulators = traffic::emulate(testbed, settings, tools, &self.logs)?;
+        let mut gateways = Gateways::start(testbed, settings, tools, folders, interrupt)?;
+        testbed.wait_for_answer(interrupt)?;
+        let (web, site) = traffic::serve(testbed, settings, folders, interrupt)?;
+        let background = traffic::background(testbed, settings, &self.logs)?;
+        let mut measuring = self.measure()?;
+
+        let driver = Driver::start(testbed, settings, &site, tools, &self.logs)?;
+        record.started_ns = driver.started_ns();
+        let others = || emulators.iter().chain(&background).chain([&web]);
+        interrupt.wait_for(
+            "the requests to end",
+            driver.bound(),
+            || driver.last_words(),
+            || {
+                gateways.check()?;
+                measuring.iter_mut().try_for_each(Measuring::check)?;
+                others().try_for_each(Process::check)?;
+                driver.has_ended()
+            },
+        )?;
+        record.ended_ns = now_ns();
+        let spent = others().map(|one| (one.name().to_owned(), one.cpu_s()));
+        record.cpu_s.extend(spent.chain(gateways.cpu_s()).chain([driver.cpu_s()]));
+        record.cpu_s.extend(measuring.iter().map(Measuring::cpu_s));
+        record.queues = queues::count(testbed)?;
+        drop(background);
+        web.terminate();
+
+        gateways.wait_for_rest(interrupt)?;
+        measuring.iter().for_each(Measuring::terminate);
+        let ended = gateways.stop(interrupt)?;
+        record.gateways = ended.records;
+        if let Some(why) = ended.failure {
+            fail(record, why);
+        }
+        web.succeed(interrupt, END_MAX)?;
+        *requests = driver.finish(interrupt)?;
+        if let Some(why) = traffic::failure(requests) {
+            fail(record, why);
+        }
+        for (measuring, to) in measuring.into_iter().zip([self.folder.into(), self.folder.join("gateway")])
+        {
+            let results = measuring.finish(&to, interrupt)?;
+            if let Some(why) = measuring::failure(&results) {
+                fail(record, why);
+            }
+        }
+        Ok(())
+    }
+
+    /// Between the gateways, and over one of them if that is wanted.
+    fn measure(&self) -> Result<Vec<Measuring>, LabError> {
+        let mut taps = vec![("lanesplit-measure", [TAP_WAN_A, TAP_WAN_B])];
+        if self.planned.taps_gateway {
+            taps.push(("lanesplit-measure-gateway", [TAP_LAN_A, TAP_WAN_A]));
+        }
+        let Stage { testbed, tools, interrupt } = *self.stage;
+        let settings = &self.planned.settings;
+        let delay = Duration::from_secs_f64((settings.delay_ms + settings.jitter_ms) / 1000.0);
+        let start =
+            |(name, taps)| Measuring::start(name, taps, delay, (testbed, tools), &self.logs, interrupt);
+        taps.into_iter().map(start).collect()
+    }
+}
+
+/// A folder for files that are no result, removed when this is dropped.
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn new() -> Result<Scratch, LabError> {
+        let path = std::env::temp_dir().join(format!("lanesplit-lab-{}", std::process::id()));
+        fs::create_dir_all(&path).map_err(LabError::file(&path))?;
+        Ok(Scratch { path })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(cause) = fs::remove_dir_all(&self.path) {
+            eprintln!("lanesplit-lab: {} is left: {cause}", self.path.display());
+        }
+    }
+}
+
+/// By the wall clock.
+pub fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -3,8 +3,11 @@
 //!
 //! * [`records`] is what a run leaves behind: its settings, its accounts, its requests and flows
 //! * [`store`] writes it and reads it back
-//! * [`join`] finds the flows of each request
+//! * [`join`] finds the flows of each request, [`analysis`] says what all of it means
 
+pub mod analysis;
 pub mod join;
+#[cfg(test)]
+pub(crate) mod planted;
 pub mod records;
 pub mod store;

@@ -1,12 +1,16 @@
 //! The command line of `lanesplit-lab`: raw arguments become one order, once.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use nix::sys::signal::Signal;
 
+use super::driver;
 use super::error::LabError;
 use super::interrupt::Interrupt;
 use super::laboratory::{self, Order};
@@ -55,7 +59,7 @@ enum Command {
     },
 }
 
-#[derive(Args)]
+#[derive(Clone, Args)]
 struct Options {
     /// Shorter and fewer runs with smaller long flows: a first impression
     #[arg(long)]
@@ -90,7 +94,7 @@ struct Options {
     no_tls: bool,
 }
 
-/// What is left out at the beginning of every run.
+/// What is left out at the beginning of every run, or a fifth of a shorter one.
 const WARMUP_S: u32 = 5;
 /// For how long requests arrive in a run of the demonstration.
 const DEMO_S: u32 = 25;
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
 /// What all runs of a command have in common.
 fn common(options: &Options) -> Common {
     let (duration_s, repeats) = if options.quick { (30, 2) } else { (120, 3) };
+    let duration_s = options.duration.unwrap_or(duration_s);
     let settings = Settings {
         way: Way::Ecmp,
         attach: Attach::Native,
@@ -134,8 +139,8 @@ fn common(options: &Options) -> Common {
         loss_percent: options.loss,
         mix: if options.quick { "quick" } else { "paper" }.into(),
         tls: !options.no_tls,
-        duration_s: options.duration.unwrap_or(duration_s),
-        warmup_s: WARMUP_S,
+        duration_s,
+        warmup_s: WARMUP_S.min(duration_s / 5),
         seed: options.seed,
     };
     Common { quick: options.quick, repeats: options.repeats.unwrap_or(repeats), settings }
@@ -152,11 +157,13 @@ fn run_all(runs: Vec<Planned>, options: &Options) -> Result<ExitCode, LabError> 
 }
 
 fn demo(options: &Options) -> Result<ExitCode, LabError> {
-    let mut common = Common { quick: true, ..common(options) };
-    common.settings.mix = "quick".into();
-    common.settings.duration_s = options.duration.unwrap_or(DEMO_S);
-    common.repeats = options.repeats.unwrap_or(1);
-    run_all(plan::runs(&[Experiment::LongFlows], &common), options)
+    let demo = Options {
+        quick: true,
+        duration: Some(options.duration.unwrap_or(DEMO_S)),
+        repeats: Some(options.repeats.unwrap_or(1)),
+        ..options.clone()
+    };
+    experiments(&[Experiment::LongFlows], &demo)
 }
 
 fn experiments(of: &[Experiment], options: &Options) -> Result<ExitCode, LabError> {
@@ -190,22 +197,33 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-fn report(_: &Path) -> Result<ExitCode, LabError> {
+/// Writes the report of a folder and shows its table on standard output.
+fn report(folder: &Path) -> Result<ExitCode, LabError> {
+    let summary = super::report::write(folder)
+        .map_err(LabError::content(format!("the records in {}", folder.display())))?;
+    write!(std::io::stdout(), "{summary}").map_err(LabError::file(Path::new("standard output")))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the requests of a plan and logs them on standard output.
+/// Makes the requests of a plan and logs them on standard output, until they have ended or a signal comes.
 fn drive(plan: &Path) -> Result<ExitCode, LabError> {
     let text = std::fs::read_to_string(plan).map_err(LabError::file(plan))?;
     let what = || plan.display().to_string();
     let plan = serde_json::from_str(&text).map_err(LabError::content(what()))?;
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let mut out = std::io::BufWriter::new(std::io::stdout());
-    let account = super::driver::run(&plan, &stop, |record| {
-        let _ = super::driver::log::write(&mut out, &record);
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signal_hook::flag::register(signal as i32, Arc::clone(&stop))
+            .map_err(|cause| LabError::Start { program: format!("catching {signal}"), cause })?;
+    }
+    let mut out = BufWriter::new(std::io::stdout());
+    let mut written = Ok(());
+    let account = driver::run(&plan, &stop, |record| {
+        if written.is_ok() {
+            written = driver::log::write(&mut out, &record);
+        }
     })
     .map_err(LabError::content(what()))?;
-    let _ = out.flush();
+    written.and_then(|()| out.flush()).map_err(LabError::file(Path::new("standard output")))?;
     eprintln!("{account:?}");
     Ok(ExitCode::SUCCESS)
 }

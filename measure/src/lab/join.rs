@@ -38,6 +38,19 @@ pub struct Accounts {
     pub other_flows: u64,
 }
 
+impl Accounts {
+    /// Those of another run, too.
+    pub fn add(&mut self, other: &Accounts) {
+        self.requests += other.requests;
+        self.with_flow += other.with_flow;
+        self.without_flow += other.without_flow;
+        self.server_flows += other.server_flows;
+        self.with_request += other.with_request;
+        self.without_request += other.without_request;
+        self.other_flows += other.other_flows;
+    }
+}
+
 /// A request and what the taps saw of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Joined<'r> {

@@ -9,10 +9,12 @@
 //! * [`workload`] is what is asked for: mixes of requests, and how large a body is that makes so many packets
 //! * [`driver`] asks for it, over real connections, and logs what it got; [`web`] answers
 //! * [`background`] is what else is on the paths
-//! * [`store`] writes records and reads them back, [`join`] finds the flows of each request
+//! * [`store`] writes records and reads them back
+//! * [`join`] finds the flows of each request, [`analysis`] says what all of it means, [`report`] shows it
 //! * [`random`] is where chance comes from
 //! * [`tools`] finds programs, [`interrupt`] hears signals, [`error`] is why something cannot go on
 
+pub mod analysis;
 pub mod background;
 pub mod cli;
 pub mod driver;
@@ -24,10 +26,13 @@ pub mod laboratory;
 pub mod measuring;
 pub mod namespace;
 pub mod plan;
+#[cfg(test)]
+pub(crate) mod planted;
 pub mod process;
 pub mod queues;
 pub mod random;
 pub mod records;
+pub mod report;
 pub mod run;
 pub mod store;
 pub mod testbed;

@@ -103,6 +103,12 @@ impl Testbed {
         testbed.connect_mirrors()?;
         testbed.route(Way::Kernel)?;
         testbed.wait_for_answer(interrupt)?;
+        // Both ways, so that nobody has to be asked for when packets are measured.
+        for (gateway, far) in testbed.gateways.iter().zip([SEGMENTS[1], SEGMENTS[0]]) {
+            for number in [1, 2] {
+                wait_for_ping(gateway, &format!("{far}{number}"), interrupt)?;
+            }
+        }
         Ok(testbed)
     }
 
@@ -235,9 +241,13 @@ impl Testbed {
     /// When they do not, or a signal comes.
     pub fn wait_for_answer(&self, interrupt: &Interrupt) -> Result<(), LabError> {
         for (host, address) in [(&self.client, SERVER), (&self.server, CLIENT)] {
-            let what = format!("{address} to answer a ping from {}", host.name());
-            interrupt.wait_for(&what, BOUND, String::new, || host.reaches(address))?;
+            wait_for_ping(host, address, interrupt)?;
         }
         Ok(())
     }
+}
+
+fn wait_for_ping(from: &Namespace, to: &str, interrupt: &Interrupt) -> Result<(), LabError> {
+    let what = format!("{to} to answer a ping from {}", from.name());
+    interrupt.wait_for(&what, BOUND, String::new, || from.reaches(to))
 }

@@ -39,6 +39,9 @@ pub const FLOWS: &str = "flows.parquet";
 /// What was measured of it besides.
 pub const RESULTS: &str = "results.json";
 
+/// The folder of what was measured over the gateway of site a, between taps on both its sides, if it was.
+pub const GATEWAY: &str = "gateway";
+
 /// Where and how all runs of a folder were made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -108,6 +111,8 @@ pub struct Run {
     pub flows: Vec<FlowLine>,
     /// What was measured between the taps besides.
     pub results: Option<Results>,
+    /// What was measured over the gateway of site a, if it was.
+    pub gateway: Option<Results>,
 }
 
 /// An output folder.
@@ -183,12 +188,16 @@ pub fn read_run(folder: &Path) -> Result<Run, StoreError> {
     let has_failed = record.failure.is_some();
     let excused = |path: &Path| has_failed && !path.exists();
     let (requests, flows) = (folder.join(REQUESTS), folder.join(FLOWS));
-    let results = folder.join(RESULTS);
+    let results = |path: PathBuf| match path.exists() {
+        true => read_json(&path).map(Some),
+        false => Ok(None),
+    };
     Ok(Run {
         name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         requests: if excused(&requests) { Vec::new() } else { read_requests(&requests)? },
         flows: if excused(&flows) { Vec::new() } else { read_flows(&flows)? },
-        results: if results.exists() { Some(read_json(&results)?) } else { None },
+        results: results(folder.join(RESULTS))?,
+        gateway: results(folder.join(GATEWAY).join(RESULTS))?,
         record,
     })
 }

@@ -66,7 +66,8 @@ impl Gateways {
             let configuration = file("toml");
             fs::write(&configuration, toml(settings, side, &socket))
                 .map_err(LabError::file(&configuration))?;
-            let (program, path) = (tools.lanesplitd.to_string_lossy(), configuration.to_string_lossy());
+            let (program, path) =
+                (tools.lanesplitd.to_string_lossy(), configuration.to_string_lossy());
             let command = [&*program, "run", "--json", "--config", &*path];
             let process = Process::start(&name, &testbed.gateways[side], &command, folder)?;
             let lanesplitd = tools.lanesplitd.clone();

@@ -83,9 +83,8 @@ fn runs_so_far(output: &Path) -> usize {
 
 /// The plan, and how long it takes.
 fn announce(order: &Order) {
-    let lasts = |planned: &Planned| {
-        Duration::from_secs(planned.settings.duration_s.into()) + AROUND_A_RUN
-    };
+    let lasts =
+        |planned: &Planned| Duration::from_secs(planned.settings.duration_s.into()) + AROUND_A_RUN;
     let total = TESTBED + order.runs.iter().map(lasts).sum::<Duration>();
     let runs = order.runs.len();
     eprintln!("{runs} runs, {} in all, into {}", minutes(total), order.output.display());

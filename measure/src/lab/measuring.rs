@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-
 use super::error::LabError;
 use super::interrupt::Interrupt;
 use super::process::Process;
@@ -47,8 +46,19 @@ impl Measuring {
         let (program, flows_text) = (tools.measure.to_string_lossy(), flows.to_string_lossy());
         let output_text = output.to_string_lossy();
         let command = [
-            &*program, "live", "--quiet", "--ingress", taps[0], "--egress", taps[1], "--window", &window,
-            "--flows-parquet", &*flows_text, "--output", &*output_text,
+            &*program,
+            "live",
+            "--quiet",
+            "--ingress",
+            taps[0],
+            "--egress",
+            taps[1],
+            "--window",
+            &window,
+            "--flows-parquet",
+            &*flows_text,
+            "--output",
+            &*output_text,
         ];
         let process = Process::start(name, &testbed.measuring, &command, folder)?;
         let what = format!("{name} to listen");
@@ -85,7 +95,8 @@ impl Measuring {
         let name = self.process.name().to_owned();
         self.process.succeed(interrupt, END_MAX)?;
         let text = fs::read_to_string(&self.results).map_err(LabError::file(&self.results))?;
-        let results = serde_json::from_str(&text).map_err(LabError::content(format!("what {name} found")))?;
+        let results =
+            serde_json::from_str(&text).map_err(LabError::content(format!("what {name} found")))?;
         fs::create_dir_all(to).map_err(LabError::file(to))?;
         for (from, file) in [(&self.results, "results.json"), (&self.flows, "flows.parquet")] {
             fs::rename(from, to.join(file)).map_err(LabError::file(from))?;
@@ -113,4 +124,3 @@ pub fn failure(results: &Results) -> Option<String> {
     }
     (!wrong.is_empty()).then(|| wrong.join("; "))
 }
-

@@ -183,10 +183,8 @@ mod tests {
     #[test]
     fn repetitions_are_interleaved() {
         let runs = runs(&[Experiment::LongFlows], &common());
-        let order: Vec<(Way, u32)> = runs.iter().map(|run| (run.settings.way, run.repeat)).collect();
-        assert_eq!(
-            order,
-            [(Way::Ecmp, 0), (Way::Split, 0), (Way::Ecmp, 1), (Way::Split, 1)]
-        );
+        let order: Vec<(Way, u32)> =
+            runs.iter().map(|run| (run.settings.way, run.repeat)).collect();
+        assert_eq!(order, [(Way::Ecmp, 0), (Way::Split, 0), (Way::Ecmp, 1), (Way::Split, 1)]);
     }
 }

@@ -160,7 +160,8 @@ impl Attempt<'_> {
         if let Some(why) = traffic::failure(requests) {
             fail(record, why);
         }
-        for (measuring, to) in measuring.into_iter().zip([self.folder.into(), self.folder.join("gateway")])
+        for (measuring, to) in
+            measuring.into_iter().zip([self.folder.into(), self.folder.join("gateway")])
         {
             let results = measuring.finish(&to, interrupt)?;
             if let Some(why) = measuring::failure(&results) {
@@ -179,8 +180,9 @@ impl Attempt<'_> {
         let Stage { testbed, tools, interrupt } = *self.stage;
         let settings = &self.planned.settings;
         let delay = Duration::from_secs_f64((settings.delay_ms + settings.jitter_ms) / 1000.0);
-        let start =
-            |(name, taps)| Measuring::start(name, taps, delay, (testbed, tools), &self.logs, interrupt);
+        let start = |(name, taps)| {
+            Measuring::start(name, taps, delay, (testbed, tools), &self.logs, interrupt)
+        };
         taps.into_iter().map(start).collect()
     }
 }

@@ -117,10 +117,8 @@ impl Testbed {
         let host = [&self.client, &self.server][side];
         let (gateway, segment) = (&self.gateways[side], &self.segments[side]);
         cable((host, "eth0"), (gateway, "lan"))?;
-        segment.ip(
-            "link add name bridge type bridge stp_state 0 mcast_snooping 0\n\
-             link set dev bridge up",
-        )?;
+        segment.ip("link add name bridge type bridge stp_state 0 mcast_snooping 0\n\
+             link set dev bridge up")?;
         cable((gateway, "wan"), (segment, "p0"))?;
         segment.ip("link set dev p0 master bridge")?;
         let (net, number) = (SEGMENTS[side], side + 1);

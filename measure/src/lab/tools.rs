@@ -47,6 +47,10 @@ impl Tools {
                 false => Err(LabError::NoSibling { name, beside: folder.clone() }),
             }
         };
-        Ok(Tools { lanesplitd: sibling("lanesplitd")?, measure: sibling("lanesplit-measure")?, lab })
+        Ok(Tools {
+            lanesplitd: sibling("lanesplitd")?,
+            measure: sibling("lanesplit-measure")?,
+            lab,
+        })
     }
 }

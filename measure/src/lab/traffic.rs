@@ -34,8 +34,9 @@ const MIX_RATE: f64 = 100.0;
 const SEGMENT_BYTES: u32 = 1500 - 32 - 40 - 12;
 
 fn mix(settings: &Settings) -> Result<Mix, LabError> {
-    Mix::named(&settings.mix)
-        .ok_or_else(|| LabError::content("the mix of requests")(format!("there is no {}", settings.mix)))
+    Mix::named(&settings.mix).ok_or_else(|| {
+        LabError::content("the mix of requests")(format!("there is no {}", settings.mix))
+    })
 }
 
 fn server() -> IpAddr {
@@ -147,7 +148,7 @@ impl Driver {
         let file = File::open(&self.log).map_err(LabError::file(&self.log))?;
         let requests = log::read(BufReader::new(file)).map_err(LabError::file(&self.log))?;
         // They are kept as a table.
-        if std::env::var_os("LT").is_none() { fs::remove_file(&self.log).map_err(LabError::file(&self.log))?; }
+        fs::remove_file(&self.log).map_err(LabError::file(&self.log))?;
         Ok(requests)
     }
 }

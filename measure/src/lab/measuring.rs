@@ -55,6 +55,9 @@ impl Measuring {
             taps[1],
             "--window",
             &window,
+            // It is ended when the gateways are at rest.
+            "--linger",
+            "200ms",
             "--flows-parquet",
             &*flows_text,
             "--output",

@@ -11,7 +11,7 @@ use super::driver::{Plan, log};
 use super::error::LabError;
 use super::interrupt::Interrupt;
 use super::process::Process;
-use super::records::{RequestRecord, Settings};
+use super::records::{RequestRecord, Settings, Way};
 use super::run::now_ns;
 use super::testbed::{SERVER, Testbed};
 use super::tools::Tools;
@@ -180,16 +180,20 @@ pub fn background(
     if settings.background_percent == 0 {
         return Ok(processes);
     }
+    // Where one path has the rate of both, it has the load of both.
+    let paths = if settings.way == Way::Priority { 1 } else { 2 };
     let background = Background {
-        rate_mbit_per_s: settings.rate_mbit_per_s,
+        rate_mbit_per_s: settings.rate_mbit_per_s * (2 / paths),
         percent: settings.background_percent,
         duration: Duration::from_secs(settings.duration_s.into()) + LEAD + DRAIN,
     };
     for (side, host) in testbed.background.iter().enumerate() {
         let name = format!("mgen-{}", ["a", "b"][side]);
         let script = logs.join(format!("{name}.script"));
-        let flow = |path| background.flow(path as u32 + 1, Testbed::background_target(side, path));
-        fs::write(&script, flow(0) + &flow(1)).map_err(LabError::file(&script))?;
+        let flow =
+            |path| background.flow(path + 1, Testbed::background_target(side, path as usize));
+        fs::write(&script, (0..paths).map(flow).collect::<String>())
+            .map_err(LabError::file(&script))?;
         let command = background::command(&script);
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         processes.push(Process::start(&name, host, &command, logs)?);

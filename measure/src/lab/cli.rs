@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
 
 use super::driver;
+use super::emulator;
 use super::error::LabError;
 use super::interrupt::Interrupt;
 use super::laboratory::{self, Order};
 use super::plan::{self, Common, Experiment};
 use super::records::{Attach, Settings, Way};
 use super::run::Planned;
+use crate::export;
 
 /// A hybrid cloud on one machine, real traffic through two real gateways, and what splitting brings.
 ///
@@ -54,6 +57,12 @@ enum Command {
     /// Make requests as a plan says
     #[command(hide = true)]
     Drive {
+        /// What to do, as JSON
+        plan: PathBuf,
+    },
+    /// Delay, jitter and loss between two interfaces, as a plan says
+    #[command(hide = true)]
+    Emulate {
         /// What to do, as JSON
         plan: PathBuf,
     },
@@ -113,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Alternatives(options) => experiments(&[Experiment::Alternatives], &options),
         Command::Report { folder } => report(&folder),
         Command::Drive { plan } => drive(&plan),
+        Command::Emulate { plan } => emulate(&plan),
     };
     done.unwrap_or_else(|error| {
         eprintln!("lanesplit-lab: {error}");
@@ -206,15 +216,9 @@ fn report(folder: &Path) -> Result<ExitCode, LabError> {
 }
 
 /// Makes the requests of a plan and logs them on standard output, until they have ended or a signal comes.
-fn drive(plan: &Path) -> Result<ExitCode, LabError> {
-    let text = std::fs::read_to_string(plan).map_err(LabError::file(plan))?;
-    let what = || plan.display().to_string();
-    let plan = serde_json::from_str(&text).map_err(LabError::content(what()))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signal_hook::flag::register(signal as i32, Arc::clone(&stop))
-            .map_err(|cause| LabError::Start { program: format!("catching {signal}"), cause })?;
-    }
+fn drive(path: &Path) -> Result<ExitCode, LabError> {
+    let plan = read_plan(path)?;
+    let stop = stop()?;
     let mut out = BufWriter::new(std::io::stdout());
     let mut written = Ok(());
     let account = driver::run(&plan, &stop, |record| {
@@ -222,8 +226,34 @@ fn drive(plan: &Path) -> Result<ExitCode, LabError> {
             written = driver::log::write(&mut out, &record);
         }
     })
-    .map_err(LabError::content(what()))?;
+    .map_err(LabError::content(path.display().to_string()))?;
     written.and_then(|()| out.flush()).map_err(LabError::file(Path::new("standard output")))?;
     eprintln!("{account:?}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Emulates a path until a signal comes, and reports on standard output.
+fn emulate(path: &Path) -> Result<ExitCode, LabError> {
+    let emulation = read_plan(path)?;
+    let stop = stop()?;
+    let report = emulator::run(&emulation, &stop, || eprintln!("emulating"))
+        .map_err(LabError::content(path.display().to_string()))?;
+    export::json(&mut std::io::stdout(), &report)
+        .map_err(LabError::file(Path::new("standard output")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_plan<T: DeserializeOwned>(path: &Path) -> Result<T, LabError> {
+    let text = std::fs::read_to_string(path).map_err(LabError::file(path))?;
+    serde_json::from_str(&text).map_err(LabError::content(path.display().to_string()))
+}
+
+/// Becomes true when a signal comes.
+fn stop() -> Result<Arc<AtomicBool>, LabError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signal_hook::flag::register(signal as i32, Arc::clone(&stop))
+            .map_err(|cause| LabError::Start { program: format!("catching {signal}"), cause })?;
+    }
+    Ok(stop)
 }

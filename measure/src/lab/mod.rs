@@ -8,7 +8,7 @@
 //! * [`gateways`], [`measuring`] and [`traffic`] are the programs of a run, each a [`process`] that somebody holds
 //! * [`workload`] is what is asked for: mixes of requests, and how large a body is that makes so many packets
 //! * [`driver`] asks for it, over real connections, and logs what it got; [`web`] answers
-//! * [`background`] is what else is on the paths
+//! * [`background`] is what else is on the paths, [`emulator`] makes them longer and worse
 //! * [`store`] writes records and reads them back
 //! * [`join`] finds the flows of each request, [`analysis`] says what all of it means, [`report`] shows it
 //! * [`random`] is where chance comes from
@@ -18,6 +18,7 @@ pub mod analysis;
 pub mod background;
 pub mod cli;
 pub mod driver;
+pub mod emulator;
 pub mod error;
 pub mod gateways;
 pub mod interrupt;

@@ -18,6 +18,9 @@ use super::error::LabError;
 use super::interrupt::Interrupt;
 use super::namespace::Namespace;
 
+/// Before what else the machine does, as far as the kernel lets us: a network does not wait for a processor.
+const NICENESS: &str = "-10";
+
 /// Lines of a log that are worth repeating.
 const LAST_WORDS: usize = 4;
 
@@ -46,8 +49,8 @@ impl Process {
             Ok::<_, LabError>((path, OwnedFd::from(file)))
         };
         let ((_, out), (log, err)) = (create("out")?, create("log")?);
-        let child = Command::new("ip")
-            .args(["netns", "exec", namespace.name()])
+        let child = Command::new("nice")
+            .args(["-n", NICENESS, "ip", "netns", "exec", namespace.name()])
             .args(command)
             .stdin(Stdio::null())
             .stdout(out)

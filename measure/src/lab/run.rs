@@ -119,7 +119,8 @@ impl Attempt<'_> {
         let scratch = Scratch::new()?;
         let folders = (&*scratch.path, &*self.logs);
         testbed.prepare(settings)?;
-        let emulators = traffic::emulate(testbed, settings, tools, &self.logs)?;
+        let emulators = traffic::emulate(testbed, settings, tools, &self.logs, interrupt)?;
+        testbed.wait_for_paths(interrupt)?;
         let mut gateways = Gateways::start(testbed, settings, tools, folders, interrupt)?;
         testbed.wait_for_answer(interrupt)?;
         let (web, site) = traffic::serve(testbed, settings, folders, interrupt)?;
@@ -150,6 +151,9 @@ impl Attempt<'_> {
 
         gateways.wait_for_rest(interrupt)?;
         measuring.iter().for_each(Measuring::terminate);
+        if let Some(why) = traffic::end_emulation(emulators, &self.logs, interrupt)? {
+            fail(record, why);
+        }
         let ended = gateways.stop(interrupt)?;
         record.gateways = ended.records;
         if let Some(why) = ended.failure {

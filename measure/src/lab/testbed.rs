@@ -101,14 +101,6 @@ impl Testbed {
             interrupt.check()?;
         }
         testbed.connect_mirrors()?;
-        testbed.route(Way::Kernel)?;
-        testbed.wait_for_answer(interrupt)?;
-        // Both ways, so that nobody has to be asked for when packets are measured.
-        for (gateway, far) in testbed.gateways.iter().zip([SEGMENTS[1], SEGMENTS[0]]) {
-            for number in [1, 2] {
-                wait_for_ping(gateway, &format!("{far}{number}"), interrupt)?;
-            }
-        }
         Ok(testbed)
     }
 
@@ -228,6 +220,21 @@ impl Testbed {
                  route replace {far}2/32 via {net}1{long}\n\
                  route replace 10.{other}.0.0/24 via {net}11"
             ))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until each gateway has an answer of the other by both paths, so that nobody has to be asked for when
+    /// packets are measured.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or a signal comes.
+    pub fn wait_for_paths(&self, interrupt: &Interrupt) -> Result<(), LabError> {
+        for (gateway, far) in self.gateways.iter().zip([SEGMENTS[1], SEGMENTS[0]]) {
+            for number in [1, 2] {
+                wait_for_ping(gateway, &format!("{far}{number}"), interrupt)?;
+            }
         }
         Ok(())
     }

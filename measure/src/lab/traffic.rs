@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::background::{self, Background};
+use super::emulator::{DirectionReport, Emulation, Impairment, Report};
 use super::driver::{Plan, log};
 use super::error::LabError;
 use super::interrupt::Interrupt;
 use super::process::Process;
 use super::records::{RequestRecord, Settings, Way};
 use super::run::now_ns;
-use super::testbed::{SERVER, Testbed};
+use super::testbed::{PATHS, SERVER, Testbed};
 use super::tools::Tools;
 use super::web::{PLAIN_PORT, TLS_PORT, Web};
 use super::workload::Mix;
@@ -24,6 +25,10 @@ const START_MAX: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(60);
 /// How long background is there before requests, at most.
 const LEAD: Duration = Duration::from_secs(20);
+/// The smallest frames of which a path may be full, acknowledgements in a tunnel.
+const FRAME_BYTES_MIN: f64 = 98.0;
+/// How much longer than it should an emulator may hold frames, until there is no room for more.
+const HELD_MORE_S: f64 = 0.1;
 /// What the driver may take besides.
 const SLACK: Duration = Duration::from_secs(20);
 /// The rate in Mbit/s for which mixes are made.
@@ -201,7 +206,74 @@ pub fn background(
     Ok(processes)
 }
 
-/// Nothing yet.
-pub fn emulate(_: &Testbed, _: &Settings, _: &Tools, _: &Path) -> Result<Vec<Process>, LabError> {
-    Ok(Vec::new())
+/// Starts what delays and loses frames on both paths, and waits until it does, if the testbed has room for it.
+///
+/// # Errors
+///
+/// When it does not start, or a signal comes.
+pub fn emulate(
+    testbed: &Testbed,
+    settings: &Settings,
+    tools: &Tools,
+    logs: &Path,
+    interrupt: &Interrupt,
+) -> Result<Vec<Process>, LabError> {
+    let mut processes = Vec::new();
+    let each = testbed.emulators.iter().flatten().zip(PATHS);
+    for (seed, (namespace, path)) in (settings.seed..).zip(each) {
+        let impairment = Impairment {
+            delay: Duration::from_secs_f64(settings.delay_ms / 1000.0),
+            jitter: Duration::from_secs_f64(settings.jitter_ms / 1000.0),
+            loss: settings.loss_percent / 100.0,
+            reorders: false,
+        };
+        let frames_a_second = f64::from(settings.rate_mbit_per_s) * 1e6 / 8.0 / FRAME_BYTES_MIN;
+        let held_s = (settings.delay_ms + settings.jitter_ms) / 1000.0 + HELD_MORE_S;
+        let emulation = Emulation {
+            interfaces: ["a".into(), "b".into()],
+            impairments: [impairment; 2],
+            frames_max: (frames_a_second * held_s) as usize,
+            seed,
+        };
+        let name = format!("emulator-{path}");
+        let plan = logs.join(format!("{name}.json"));
+        super::store::write_json(&plan, &emulation).map_err(LabError::content("an emulation"))?;
+        let (program, plan) = (tools.lab.to_string_lossy(), plan.to_string_lossy());
+        let process = Process::start(&name, namespace, &[&*program, "emulate", &*plan], logs)?;
+        interrupt.wait_for("an emulator to be ready", START_MAX, String::new, || {
+            process.check()?;
+            Ok(process.last_words().contains("emulating").then_some(()))
+        })?;
+        processes.push(process);
+    }
+    Ok(processes)
+}
+
+/// Ends what delays and loses frames. Why the run cannot be used, if so: a frame was lost that should not be.
+///
+/// # Errors
+///
+/// When one does not end, or does not say what it did.
+pub fn end_emulation(
+    emulators: Vec<Process>,
+    logs: &Path,
+    interrupt: &Interrupt,
+) -> Result<Option<String>, LabError> {
+    let mut wrong = Vec::new();
+    emulators.iter().for_each(Process::terminate);
+    for process in emulators {
+        let name = process.name().to_owned();
+        process.succeed(interrupt, START_MAX)?;
+        let path = logs.join(format!("{name}.out"));
+        let text = fs::read_to_string(&path).map_err(LabError::file(&path))?;
+        let report: Report =
+            serde_json::from_str(&text).map_err(LabError::content(path.display().to_string()))?;
+        for DirectionReport { from, account, missed, oversize, .. } in report {
+            let frames = account.full + account.refused + missed + oversize;
+            if frames > 0 {
+                wrong.push(format!("{name} lost {frames} frames from {from} that it should not"));
+            }
+        }
+    }
+    Ok((!wrong.is_empty()).then(|| wrong.join("; ")))
 }

@@ -5,10 +5,12 @@
 //! * [`workload`] is what is asked for: mixes of requests, and how large a body is that makes so many packets
 //! * [`driver`] asks for it, over real connections, and logs what it got; [`web`] answers
 //! * [`background`] is what else is on the paths
+//! * [`emulator`] delays and loses what a path carries
 //! * [`random`] is where chance comes from
 
 pub mod background;
 pub mod driver;
+pub mod emulator;
 pub mod random;
 pub mod records;
 pub mod web;

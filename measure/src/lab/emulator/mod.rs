@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Whole Ethernet frames go from one interface to the other, whomever they are addressed to, as over a wire. One
-//! thread sleeps until a frame comes or one is due; how late frames went on is in the [`Report`]. Both interfaces
+//! thread sleeps until a frame comes or one is due, and then runs first; how late frames went on is in the [`Report`]. Both interfaces
 //! must leave frames as they are (`ethtool -K DEV tx off tso off gso off gro off rxvlan off`), and have no addresses.
 //!
 //! Rates are not its business: a queue with a rate belongs before it, and then it does not change the rate.
@@ -15,6 +15,7 @@
 
 mod direction;
 mod port;
+mod urgency;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use self::direction::{Account, Impairment};
 use self::direction::{Direction, Held};
 use self::port::{BATCH, Frame, Port};
+use self::urgency::run_first;
 
 /// How long it takes at most until a stop is noticed.
 const STOP_CHECK: Duration = Duration::from_millis(50);
@@ -109,7 +111,8 @@ pub struct Lateness {
 /// What an emulation did, in each direction.
 pub type Report = [DirectionReport; 2];
 
-/// Emulates until it is told to stop; `ready` is called when both interfaces are listened to.
+/// Emulates until it is told to stop; `ready` is called when both interfaces are listened to. The calling thread is
+/// scheduled by real time from then on, if the kernel lets it.
 ///
 /// # Errors
 ///
@@ -120,8 +123,8 @@ pub fn run(
     ready: impl FnOnce(),
 ) -> Result<Report, EmulatorError> {
     let mut path = Path::open(emulation)?;
-    // The kernel bundles timers to save wake-ups, up to 50 us. Where it refuses, frames are that much later.
-    let _ = nix::sys::prctl::set_timerslack(1);
+    // Where the kernel refuses, frames are later, and the report says how much.
+    let _ = run_first();
     ready();
     while !stop.load(Ordering::Relaxed) {
         let readable = path.sleep()?;

@@ -125,23 +125,7 @@ impl PacketRing {
     ///
     /// When the interface is gone.
     pub fn bind(&self, index: u32) -> io::Result<()> {
-        let member = libc::packet_mreq {
-            mr_ifindex: index.cast_signed(),
-            mr_type: libc::PACKET_MR_PROMISC as u16,
-            mr_alen: 0,
-            mr_address: [0; 8],
-        };
-        set(&self.socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)?;
-        // SAFETY: `sockaddr_ll` is numbers: all zeros are a value of it.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-        address.sll_ifindex = index.cast_signed();
-        let bytes = size_of_val(&address) as libc::socklen_t;
-        let pointer = (&raw const address).cast();
-        // SAFETY: the kernel reads as many bytes of the address as it has.
-        let result = unsafe { libc::bind(self.socket.as_raw_fd(), pointer, bytes) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        listen(&self.socket, index)
     }
 
     /// The next block, if the kernel has handed it over.
@@ -294,6 +278,27 @@ impl<'b> Iterator for Frames<'b> {
     }
 }
 
+/// Has a packet socket receive every frame that comes in at an interface, and send to it.
+pub(crate) fn listen(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    let member = libc::packet_mreq {
+        mr_ifindex: index.cast_signed(),
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)?;
+    // SAFETY: `sockaddr_ll` is numbers: all zeros are a value of it.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index.cast_signed();
+    let bytes = size_of_val(&address) as libc::socklen_t;
+    let pointer = (&raw const address).cast();
+    // SAFETY: the kernel reads as many bytes of the address as it has.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), pointer, bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 fn stamp_flags(hardware: bool) -> u32 {
     let software = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
     match hardware {
@@ -314,7 +319,8 @@ fn keep_only(socket: &OwnedFd, snap_bytes: u32) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+/// Sets an option whose value is a plain structure.
+pub(crate) fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
     let bytes = size_of::<T>() as libc::socklen_t;
     let pointer = std::ptr::from_ref(value).cast();
     // SAFETY: the kernel reads as many bytes as the value has; the options used here are plain structures.
@@ -322,7 +328,8 @@ fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn get<T>(socket: &OwnedFd, level: i32, option: i32, value: &mut T) -> io::Result<()> {
+/// Asks for an option whose value is numbers.
+pub(crate) fn get<T>(socket: &OwnedFd, level: i32, option: i32, value: &mut T) -> io::Result<()> {
     let mut bytes = size_of::<T>() as libc::socklen_t;
     let pointer = std::ptr::from_mut(value).cast();
     // SAFETY: the kernel writes no more bytes than the value has, all of them numbers.

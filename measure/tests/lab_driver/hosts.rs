@@ -30,8 +30,11 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// As in the figure; `None` where there are no namespaces.
+    /// As in the figure; `None` where there are no namespaces, or a program is missing.
     pub fn new() -> Option<Hosts> {
+        if !["nginx", "mgen", "tcpdump", "tshark"].into_iter().all(has) {
+            return None;
+        }
         let lab = Lab::new()?;
         let hosts = Hosts {
             client: lab.namespace("client"),
@@ -201,4 +204,23 @@ impl Capture<'_> {
         }
         connections
     }
+}
+
+/// Whether a program is there; if not, loudly.
+///
+/// # Panics
+///
+/// When it is not, and the environment says `REQUIRE_ORACLES=1`.
+pub fn has(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return true;
+    }
+    assert!(
+        std::env::var("REQUIRE_ORACLES").as_deref() != Ok("1"),
+        "{program} is not installed, and REQUIRE_ORACLES=1 demands it"
+    );
+    let note = format!("\n=== SKIPPED: {program} is not installed ===\n");
+    std::io::Write::write_all(&mut std::io::stderr(), note.as_bytes()).ok();
+    false
 }

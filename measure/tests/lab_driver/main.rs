@@ -2,6 +2,7 @@
 //!
 //! * [`hosts`] is a client and a server, and what tcpdump and tshark saw between them
 //! * [`background`] mgen's messages
+//! * [`emulator`] ping and mgen over an emulated path
 //! * [`requests`] the load driver and nginx
 //!
 //! `REQUIRE_NETNS=1` makes it a failure that namespaces cannot be had, `REQUIRE_ORACLES=1` that an oracle is missing.
@@ -12,5 +13,6 @@
 mod lab;
 
 mod background;
+mod emulator;
 mod hosts;
 mod requests;

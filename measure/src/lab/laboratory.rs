@@ -8,16 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::error::LabError;
 use super::interrupt::Interrupt;
-use super::records::RunRecord;
+use super::leftovers;
+use super::records::{Attach, RunRecord, Way};
 use super::run::{Planned, Stage};
 use super::store::{self, LabRecord, RUNS};
 use super::testbed::Testbed;
 use super::tools::Tools;
 
 /// What a run takes besides its requests: to start and end programs, and to wait for the last packets.
-const AROUND_A_RUN: Duration = Duration::from_secs(5);
+const AROUND_A_RUN: Duration = Duration::from_secs(3);
 /// What the testbed takes.
-const TESTBED: Duration = Duration::from_secs(4);
+const TESTBED: Duration = Duration::from_secs(2);
 
 /// What is to be done.
 pub struct Order {
@@ -48,6 +49,7 @@ pub struct Outcome {
 /// is a record, and no error.
 pub fn carry_out(order: &Order, interrupt: &Interrupt) -> Result<Outcome, LabError> {
     let tools = Tools::find()?;
+    leftovers::remove();
     announce(order);
     write_lab(order, &tools)?;
     let emulates = order.runs.iter().any(|planned| {
@@ -88,10 +90,9 @@ fn announce(order: &Order) {
     let total = TESTBED + order.runs.iter().map(lasts).sum::<Duration>();
     let runs = order.runs.len();
     eprintln!("{runs} runs, {} in all, into {}", minutes(total), order.output.display());
-    let mut repeats = order.runs.iter().map(|planned| planned.repeat).max().unwrap_or(0) + 1;
+    let repeats = order.runs.iter().map(|planned| planned.repeat + 1).max().unwrap_or(0);
     for planned in order.runs.iter().filter(|planned| planned.repeat == 0) {
         eprintln!("    {}", describe(planned));
-        repeats = repeats.max(1);
     }
     if repeats > 1 {
         eprintln!("    all of this {repeats} times");
@@ -108,12 +109,12 @@ fn minutes(time: Duration) -> String {
 fn describe(planned: &Planned) -> String {
     let settings = &planned.settings;
     let way = match settings.way {
-        super::records::Way::Split => format!("split at {} packets", settings.threshold_packets),
+        Way::Split => format!("split at {} packets", settings.threshold_packets),
         way => format!("{way:?}").to_lowercase(),
     };
     let attach = match settings.attach {
-        super::records::Attach::Generic => ", generic XDP",
-        super::records::Attach::Native => "",
+        Attach::Generic => ", generic XDP",
+        Attach::Native => "",
     };
     format!(
         "{}: {way}{attach}, background {} %, {} s",

@@ -12,7 +12,8 @@
 //! * [`store`] writes records and reads them back
 //! * [`join`] finds the flows of each request, [`analysis`] says what all of it means, [`report`] shows it
 //! * [`random`] is where chance comes from
-//! * [`tools`] finds programs, [`interrupt`] hears signals, [`error`] is why something cannot go on
+//! * [`tools`] finds programs, [`interrupt`] hears signals, [`leftovers`] cleans up after who was killed
+//! * [`error`] is why something cannot go on
 
 pub mod analysis;
 pub mod background;
@@ -24,6 +25,7 @@ pub mod gateways;
 pub mod interrupt;
 pub mod join;
 pub mod laboratory;
+pub mod leftovers;
 pub mod measuring;
 pub mod namespace;
 pub mod plan;

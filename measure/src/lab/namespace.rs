@@ -106,7 +106,8 @@ impl Drop for Namespace {
 pub fn cable(one: (&Namespace, &str), other: (&Namespace, &str)) -> Result<(), LabError> {
     let ends = [(one.1, one.0.name()), (other.1, other.0.name())];
     let [(name, namespace), (peer, far)] = ends;
-    let pair = format!("link add name {name} netns {namespace} type veth peer name {peer} netns {far}");
+    let pair =
+        format!("link add name {name} netns {namespace} type veth peer name {peer} netns {far}");
     run(&["ip", "-batch", "-"], &pair)?;
     for (namespace, interface) in [one, other] {
         let mut command = vec!["ethtool", "-K", interface];

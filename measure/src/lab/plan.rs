@@ -4,13 +4,11 @@
 //! settings are made once; every repetition goes through all settings, so that what changes on the machine with time
 //! changes for all of them (A B A B). All runs of a repetition have the same seed: the same requests at the same times.
 
-use clap::ValueEnum;
-
 use super::records::{Attach, Settings, Way};
 use super::run::Planned;
 
 /// An experiment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Experiment {
     /// Completion time of short flows against the threshold, and size of flow.
     Thresholds,

@@ -8,7 +8,8 @@ use nix::unistd::Uid;
 use super::error::LabError;
 
 /// Programs of the system.
-const SYSTEM: [&str; 9] = ["nice", "timeout", "ip", "tc", "ethtool", "sysctl", "ping", "nginx", "mgen"];
+const SYSTEM: [&str; 9] =
+    ["nice", "timeout", "ip", "tc", "ethtool", "sysctl", "ping", "nginx", "mgen"];
 
 /// Programs of this project.
 #[derive(Debug, Clone)]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::background::{self, Background};
-use super::emulator::{DirectionReport, Emulation, Impairment, Report};
 use super::driver::{Plan, log};
+use super::emulator::{DirectionReport, Emulation, Impairment, Report};
 use super::error::LabError;
 use super::interrupt::Interrupt;
 use super::process::Process;

@@ -165,13 +165,23 @@ fn assert_accounts(run: &Run) {
     }
 }
 
+/// The first run of a demonstration.
+const FIRST: &str = "output/runs/0000-long-flows-ecmp-native-40-40-0";
+
+/// A demonstration whose first run has begun.
+fn in_the_middle(folder: &Folder) -> Laboratory {
+    let laboratory = Laboratory::start(&["demo"], folder);
+    let log = folder.file(FIRST).join("logs/driver.log");
+    wait_for("requests to be made", BOUND, || log.exists());
+    laboratory
+}
+
 #[test]
 fn nothing_is_left_when_sigterm_ends_it_in_the_middle_of_a_run() {
     let Some(_turn) = turn() else { return };
     let folder = Folder::new();
-    let mut laboratory = Laboratory::start(&["demo"], &folder);
-    let run = folder.file("output/runs/0000-long-flows-ecmp-native-40-40-0");
-    wait_for("requests to be made", BOUND, || run.join("logs/driver.log").exists());
+    let mut laboratory = in_the_middle(&folder);
+    let run = folder.file(FIRST);
     laboratory.terminate();
     assert_eq!(laboratory.wait(), Some(128 + Signal::SIGTERM as i32), "{}", laboratory.log());
     laboratory.assert_nothing_is_left();
@@ -188,6 +198,22 @@ fn nothing_is_left_when_sigterm_ends_it_while_it_builds_networks() {
     laboratory.terminate();
     assert_eq!(laboratory.wait(), Some(128 + Signal::SIGTERM as i32), "{}", laboratory.log());
     laboratory.assert_nothing_is_left();
+}
+
+#[test]
+fn what_is_left_of_one_that_was_killed_is_removed_by_the_next() {
+    let Some(_turn) = turn() else { return };
+    let (folder, other) = (Folder::new(), Folder::new());
+    let mut killed = in_the_middle(&folder);
+    killed.child.kill().expect("it is our child");
+    assert_eq!(killed.wait(), None, "it ended by a signal");
+    let first = format!("/run/netns/lanesplit-lab-{}-client", killed.pid());
+    assert!(Path::new(&first).exists(), "it could not clean up");
+    let mut next = in_the_middle(&other);
+    next.terminate();
+    next.wait();
+    killed.assert_nothing_is_left();
+    next.assert_nothing_is_left();
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Background traffic: mgen's messages of 1472 bytes, a Poisson process, from router to router.
 //!
 //! The load is in per cent of the path's rate as its queue counts it: whole Ethernet frames, of which a full one is 1514
-//! bytes. Each site runs one mgen, which sends over each path to the other site and takes what comes from there, if
-//! anything does. It keeps no log;
+//! bytes. Each end of a path runs one mgen, which sends to the other and takes what the other sends. It keeps no log;
 //! what was sent is what the routers' interfaces counted.
 //!
 //! mgen catches up on what it could not send in time, so that the rate is kept on a busy machine, in small bursts.
@@ -45,21 +44,19 @@ impl Background {
         (mean + 6.0 * mean.sqrt()).ceil() as u64
     }
 
-    /// What the mgen of one site is to do: the load for each of its peers, which are behind a path each. None when
-    /// there is no load.
-    pub fn script(&self, peers: &[IpAddr]) -> Option<String> {
-        if self.percent == 0 {
-            return None;
-        }
+    /// What the mgen of one end is to do; none when there is no load.
+    pub fn script(&self, peer: IpAddr) -> Option<String> {
+        (self.percent > 0).then(|| format!("0.0 LISTEN UDP {PORT}\n{}", self.flow(1, peer)))
+    }
+
+    /// One flow of a script, with a number of its own in it.
+    pub fn flow(&self, number: u32, peer: IpAddr) -> String {
         let (packets_per_s, packets_max) = (self.packets_per_s(), self.packets_max());
         let end_s = self.duration.as_secs_f64();
-        let flows = (1..).zip(peers).map(|(flow, peer)| {
-            format!(
-                "0.0 ON {flow} UDP DST {peer}/{PORT} POISSON [{packets_per_s:.3} {MESSAGE_BYTES}] COUNT {packets_max}\n\
-                 {end_s:.3} OFF {flow}\n"
-            )
-        });
-        Some(std::iter::once(format!("0.0 LISTEN UDP {PORT}\n")).chain(flows).collect())
+        format!(
+            "0.0 ON {number} UDP DST {peer}/{PORT} POISSON [{packets_per_s:.3} {MESSAGE_BYTES}] COUNT {packets_max}\n\
+             {end_s:.3} OFF {number}\n"
+        )
     }
 }
 
@@ -82,16 +79,14 @@ mod tests {
 
     #[test]
     fn a_script_is_bounded_in_time_and_in_number() {
-        let peers = ["10.0.0.2", "10.0.1.2"].map(|peer| peer.parse().expect("it is an address"));
-        let script = FORTY.script(&peers).expect("there is a load");
+        let peer = "10.0.0.2".parse().expect("it is an address");
+        let script = FORTY.script(peer).expect("there is a load");
         assert_eq!(
             script,
             "0.0 LISTEN UDP 5000\n\
              0.0 ON 1 UDP DST 10.0.0.2/5000 POISSON [3302.510 1472] COUNT 34116\n\
-             10.000 OFF 1\n\
-             0.0 ON 2 UDP DST 10.0.1.2/5000 POISSON [3302.510 1472] COUNT 34116\n\
-             10.000 OFF 2\n"
+             10.000 OFF 1\n"
         );
-        assert_eq!(Background { percent: 0, ..FORTY }.script(&peers), None);
+        assert_eq!(Background { percent: 0, ..FORTY }.script(peer), None);
     }
 }

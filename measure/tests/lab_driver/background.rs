@@ -15,7 +15,7 @@ fn a_load_has_its_rate_in_both_directions_at_once() {
     let mut capture = hosts.capture();
     let ends: Vec<Process> = [(&hosts.server, CLIENT), (&hosts.client, SERVER)]
         .map(|(host, peer)| {
-            let script = load.script(&[peer.parse().expect("it is an address")]);
+            let script = load.script(peer.parse().expect("it is an address"));
             let file = hosts.file(&format!("to-{peer}.mgn"));
             fs::write(&file, script.expect("there is a load")).expect("the folder is there");
             let command = command(&file);
@@ -42,7 +42,7 @@ fn a_load_has_its_rate_in_both_directions_at_once() {
 fn a_load_ends_by_its_count_when_its_time_does_not_end_it() {
     let Some(hosts) = Hosts::new() else { return };
     let load = Background { rate_mbit_per_s: 10, percent: 100, duration: Duration::from_secs(1) };
-    let script = load.script(&[SERVER.parse().expect("it is an address")]).expect("a load");
+    let script = load.script(SERVER.parse().expect("it is an address")).expect("a load");
     let (endless, _) = script.split_once("1.000 OFF").expect("the last line");
     let file = hosts.file("endless.mgn");
     fs::write(&file, endless).expect("the folder is there");

@@ -177,7 +177,7 @@ fn a_full_path_of_100_mbit_per_s_loses_nothing() {
     let load = Background { rate_mbit_per_s: 100, percent: 100, duration: Duration::from_secs(3) };
     let report = site.emulate(impairment, 10_000, || {
         let ends = [(&site.client, SERVER), (&site.server, CLIENT)].map(|(host, peer)| {
-            let script = load.script(&[peer.parse().expect("it is an address")]);
+            let script = load.script(peer.parse().expect("it is an address"));
             let file = site.folder.file(&format!("to-{peer}.mgn"));
             fs::write(&file, script.expect("there is a load")).expect("the folder is there");
             let command = command(&file);

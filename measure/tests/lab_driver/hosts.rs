@@ -113,6 +113,8 @@ impl Hosts {
             "-n",
             "-U",
             "--immediate-mode",
+            "-B",
+            "16384",
             "-i",
             "eth0",
             "-s",

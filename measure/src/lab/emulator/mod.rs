@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Whole Ethernet frames go from one interface to the other, whomever they are addressed to, as over a wire. One
-//! thread sleeps until a frame comes or one is due, and then runs first; how late frames went on is in the [`Report`]. Both interfaces
-//! must leave frames as they are (`ethtool -K DEV tx off tso off gso off gro off rxvlan off`), and have no addresses.
+//! thread sleeps until a frame comes or one is due, and then runs first; how late frames went on is in the
+//! [`Report`]. Both interfaces must leave frames as they are (`ethtool -K DEV tx off tso off gso off gro off
+//! rxvlan off`), and have no addresses.
 //!
 //! Rates are not its business: a queue with a rate belongs before it, and then it does not change the rate.
 //!

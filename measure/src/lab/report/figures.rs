@@ -90,6 +90,20 @@ fn from_zero<'s>(series: impl Iterator<Item = &'s Series>, least: f64) -> Scale 
     Scale::Linear(0.0, most * 1.08)
 }
 
+/// For times that may differ a lot: from below to above all that is drawn.
+fn positive<'s>(series: impl Iterator<Item = &'s Series> + Clone) -> Scale {
+    ratios(series, f64::MAX, f64::MIN_POSITIVE)
+}
+
+/// For ratios: twice and half are as far from 1. From below to above all that is drawn and marked.
+fn ratios<'s>(series: impl Iterator<Item = &'s Series> + Clone, least: f64, most: f64) -> Scale {
+    let points = series.flat_map(|one| &one.points);
+    let least =
+        points.clone().map(|point| point.low).filter(|low| *low > 0.0).fold(least, f64::min);
+    let most = points.map(|point| point.high).fold(most, f64::max);
+    Scale::Log(least / 1.1, most * 1.1)
+}
+
 fn no_difference() -> Mark {
     Mark { y: 1.0, x: None, name: String::new() }
 }
@@ -110,19 +124,20 @@ fn by_size(analysis: &Analysis) -> Option<Drawing> {
         SHORT => "1–40, all".into(),
         name => name.replace('-', "–"),
     });
-    let figures: [(&str, fn(&SizeComparison) -> Interval); 2] =
-        [("mean", |size| size.mean), ("99th percentile", |size| size.p99)];
+    let figures: [(&str, fn(&SizeComparison) -> Option<Interval>); 2] =
+        [("mean", |size| Some(size.mean)), ("99th percentile", |size| size.p99)];
     let series = figures.iter().enumerate().map(|(number, (name, figure))| {
         let shift = [-0.1, 0.1][number];
         let points = sizes.iter().enumerate();
-        let points = points.map(|(place, size)| point(place as f64 + shift, &figure(size)));
+        let points =
+            points.filter_map(|(place, size)| Some(point(place as f64 + shift, &figure(size)?)));
         Series { name: (*name).into(), number, style: Style::Points, points: points.collect() }
     });
     let series: Vec<Series> = series.collect();
     let panel = Panel {
         title: String::new(),
         x: Axis { name: "packets of the flow".into(), scale: Scale::Names(names.collect()) },
-        y: Axis { name: "speed-up over ECMP".into(), scale: from_zero(series.iter(), 2.0) },
+        y: Axis { name: "speed-up over ECMP".into(), scale: ratios(series.iter(), 0.8, 2.0) },
         series,
         marks: vec![no_difference()],
         poles: Vec::new(),
@@ -150,14 +165,14 @@ fn series_by_size(
     comparisons: &[&Comparison],
     x: impl Fn(usize, &Cell) -> f64,
     shift: f64,
-    figure: fn(&SizeComparison) -> Interval,
+    figure: fn(&SizeComparison) -> Option<Interval>,
 ) -> Vec<Series> {
     let sizes = [SHORT, "1-5", "6-10", "11-20", "21-40"];
     let series = sizes.iter().enumerate().map(|(number, name)| {
         let aside = (number as f64 - 2.0) * shift;
         let points = comparisons.iter().enumerate().filter_map(|(place, comparison)| {
             let size = comparison.size(name)?;
-            Some(point(x(place, &comparison.cell) + aside, &figure(size)))
+            Some(point(x(place, &comparison.cell) + aside, &figure(size)?))
         });
         let name = match *name {
             SHORT => "all of 1–40 packets".to_owned(),
@@ -175,13 +190,14 @@ fn by_threshold(analysis: &Analysis) -> Option<Drawing> {
     let comparisons = by_thresholds(analysis);
     let load = comparisons.first()?.cell.background_percent;
     let names = comparisons.iter().map(|one| one.cell.threshold_packets.to_string()).collect();
-    let series = series_by_size(&comparisons, |place, _| place as f64, 0.09, |size| size.mean);
+    let series =
+        series_by_size(&comparisons, |place, _| place as f64, 0.09, |size| Some(size.mean));
     let panel = Panel {
         title: String::new(),
         x: Axis { name: "threshold in packets".into(), scale: Scale::Names(names) },
         y: Axis {
             name: "speed-up of the mean over ECMP".into(),
-            scale: from_zero(series.iter(), 2.0),
+            scale: ratios(series.iter(), 0.8, 2.0),
         },
         series,
         marks: vec![no_difference()],
@@ -212,15 +228,15 @@ fn by_load(analysis: &Analysis) -> Option<Drawing> {
     let marks = |of: &[(f64, f64, &str)]| {
         let near = |&(x, y, name): &(f64, f64, &str)| Mark {
             y,
-            x: Some((x - 4.5, x + 3.0)),
+            x: Some((x - 6.5, x + 3.0)),
             name: name.into(),
         };
         of.iter().map(near).chain([no_difference()]).collect::<Vec<_>>()
     };
-    let figures: [(&str, fn(&SizeComparison) -> Interval, Vec<Mark>); 2] = [
+    let figures: [(&str, fn(&SizeComparison) -> Option<Interval>, Vec<Mark>); 2] = [
         (
             "mean",
-            |size| size.mean,
+            |size| Some(size.mean),
             marks(&[(40.0, 1.5, "least"), (40.0, 2.0, "goal"), (10.0, 1.1, "least")]),
         ),
         ("99th percentile", |size| size.p99, marks(&[(40.0, 2.0, "least"), (40.0, 3.0, "goal")])),
@@ -234,7 +250,7 @@ fn by_load(analysis: &Analysis) -> Option<Drawing> {
                 name: "background load in % of the paths".into(),
                 scale: Scale::Linear(-3.0, 44.0),
             },
-            y: Axis { name: "speed-up over ECMP".into(), scale: from_zero(series.iter(), most) },
+            y: Axis { name: "speed-up over ECMP".into(), scale: ratios(series.iter(), 0.8, most) },
             series,
             marks,
             poles: Vec::new(),
@@ -259,59 +275,63 @@ fn by_load(analysis: &Analysis) -> Option<Drawing> {
 /// The paper's figure 5.
 fn densities(analysis: &Analysis) -> Option<Drawing> {
     let pairs = density_pairs(analysis);
-    let (first, _) = pairs.first()?;
-    let edges = |measure: fn(&Distribution) -> Option<&Measure>| {
-        measure(first).map(|measure| measure.edges_ns.clone()).unwrap_or_default()
-    };
-    let measures: [(&str, fn(&Distribution) -> Option<&Measure>); 2] =
+    let measures: [(&str, Of); 2] =
         [("completion time", |one| one.fct.as_ref()), ("jitter", |one| one.jitter.as_ref())];
-    let mut panels = Vec::new();
-    for (name, measure) in measures {
-        let edges_ms: Vec<f64> = edges(measure).iter().map(|ns| ns / 1e6).collect();
-        let (Some(&from), Some(&to)) = (edges_ms.first(), edges_ms.last()) else { continue };
-        let row = pairs.iter().map(|(ecmp, split)| {
-            let both = [(ECMP, "ECMP", ecmp), (SPLIT, "split", split)];
-            let series = both
-                .iter()
-                .filter_map(|(number, name, one)| Some(density(measure(one)?, name, *number)));
-            let poles = both.iter().filter_map(|(number, _, one)| {
-                Some(Pole { x: measure(one)?.p99_ns.value / 1e6, number: *number })
-            });
-            (ecmp.cell.background_percent, series.collect::<Vec<_>>(), poles.collect::<Vec<_>>())
-        });
-        let row: Vec<_> = row.collect();
-        let scale = from_zero(row.iter().flat_map(|(_, series, _)| series), 1.0);
-        panels.extend(row.into_iter().map(|(percent, series, poles)| Panel {
-            title: format!("{name}, {percent} % background"),
-            x: Axis { name: format!("{name} in ms"), scale: Scale::Log(from, to) },
-            y: Axis { name: "share of flows in %".into(), scale: scale.clone() },
-            series,
-            marks: Vec::new(),
-            poles,
-        }));
-    }
-    let columns = pairs.len();
-    Some(Drawing {
+    let [fct, jitter] = measures.map(|(name, measure)| density_row(&pairs, name, measure));
+    let panels = fct.into_iter().zip(jitter).flat_map(|(fct, jitter)| [fct, jitter]);
+    let panels: Vec<Panel> = panels.collect();
+    (!panels.is_empty()).then(|| Drawing {
         file: "distributions.svg",
         heading: "Distributions of completion time and jitter (the paper's figure 5)",
         sentence: sentences::densities(&pairs),
         figure: Figure {
             title: "Flows of 1 to 40 packets".into(),
             panels,
-            columns,
-            width: match columns {
-                1 => 640,
-                2 => 440,
-                _ => 330,
-            },
-            height: 300,
+            columns: 2,
+            width: 470,
+            height: if pairs.len() == 1 { 340 } else { 240 },
             note: "Bands: 95 % confidence intervals. Dashed: 99th percentile.".into(),
         },
     })
 }
 
+/// By ECMP and by split.
+pub(super) type Pair<'a> = (&'a Distribution, &'a Distribution);
+
+type Of = fn(&Distribution) -> Option<&Measure>;
+
+/// A quantity at each load, on the same axes.
+fn density_row(pairs: &[Pair<'_>], name: &str, measure: Of) -> Vec<Panel> {
+    let edges = pairs.first().and_then(|(ecmp, _)| measure(ecmp)).map(|one| &one.edges_ns);
+    let Some([from, .., to]) = edges.map(Vec::as_slice) else { return Vec::new() };
+    let series = |pair: &Pair<'_>| -> Vec<Series> {
+        let both = both(*pair, measure).into_iter();
+        both.map(|(number, name, one)| density(one, name, number)).collect()
+    };
+    let all: Vec<Series> = pairs.iter().flat_map(series).collect();
+    let shares = from_zero(all.iter(), 1.0);
+    let panel = |pair: &Pair<'_>| Panel {
+        title: format!("{name}, {} % background", pair.0.cell.background_percent),
+        x: Axis { name: format!("{name} in ms"), scale: Scale::Log(from / 1e6, to / 1e6) },
+        y: Axis { name: "share of flows in %".into(), scale: shares.clone() },
+        series: series(pair),
+        marks: Vec::new(),
+        poles: both(*pair, measure)
+            .into_iter()
+            .map(|(number, _, one)| Pole { x: one.p99_ns.value / 1e6, number })
+            .collect(),
+    };
+    pairs.iter().map(panel).collect()
+}
+
+/// What both have of a quantity, with their colours and names.
+fn both<'a>(pair: Pair<'a>, measure: Of) -> Vec<(usize, &'static str, &'a Measure)> {
+    let both = [(ECMP, "ECMP", pair.0), (SPLIT, "split", pair.1)];
+    both.into_iter().filter_map(|(number, name, one)| Some((number, name, measure(one)?))).collect()
+}
+
 /// ECMP and split at the main threshold, by load.
-pub(super) fn density_pairs(analysis: &Analysis) -> Vec<(&Distribution, &Distribution)> {
+pub(super) fn density_pairs(analysis: &Analysis) -> Vec<Pair<'_>> {
     let threshold = main_threshold(analysis);
     let of = |way: Way, percent: u32| {
         analysis.distributions.iter().find(|one| {
@@ -373,7 +393,7 @@ fn long_flows(analysis: &Analysis) -> Option<Drawing> {
     let mut panels = vec![Panel {
         title: "throughput of long flows, split / ECMP".into(),
         x: Axis { name: "packets of the flow".into(), scale: Scale::Names(names.collect()) },
-        y: Axis { name: "ratio of means".into(), scale: from_zero(series.iter(), 1.2) },
+        y: Axis { name: "ratio of means".into(), scale: ratios(series.iter(), 0.8, 1.25) },
         series,
         marks: vec![no_difference(), Mark { y: 0.95, x: None, name: String::new() }],
         poles: Vec::new(),
@@ -421,10 +441,7 @@ fn beside_moves(analysis: &Analysis, comparison: &Comparison) -> Option<Panel> {
             comparison.cell.background_percent
         ),
         x: Axis { name: "meanwhile".into(), scale: Scale::Names(names) },
-        y: Axis {
-            name: "p99 of completion time in ms".into(),
-            scale: from_zero(series.iter(), 1.0),
-        },
+        y: Axis { name: "p99 of completion time in ms".into(), scale: positive(series.iter()) },
         series,
         marks: Vec::new(),
         poles: Vec::new(),
@@ -439,7 +456,7 @@ fn alternatives(analysis: &Analysis) -> Option<Drawing> {
     type Ratio = fn(&Comparison) -> Option<Interval>;
     let figures: [(&str, Ratio); 3] = [
         ("mean, 1–40 packets", |one| Some(one.size(SHORT)?.mean)),
-        ("99th percentile, 1–40 packets", |one| Some(one.size(SHORT)?.p99)),
+        ("99th percentile, 1–40 packets", |one| one.size(SHORT)?.p99),
         ("throughput, > 1000 packets", |one| one.size(LONG)?.throughput),
     ];
     let panels = figures.iter().enumerate().map(|(number, (title, figure))| {
@@ -454,7 +471,10 @@ fn alternatives(analysis: &Analysis) -> Option<Drawing> {
         Panel {
             title: (*title).into(),
             x: Axis { name: String::new(), scale: Scale::Names(names.clone()) },
-            y: Axis { name: "times as good as ECMP".into(), scale: from_zero(series.iter(), 1.5) },
+            y: Axis {
+                name: "times as good as ECMP".into(),
+                scale: ratios(series.iter(), 0.8, 1.5),
+            },
             series,
             marks: vec![no_difference()],
             poles: Vec::new(),
@@ -537,7 +557,7 @@ fn overhead(analysis: &Analysis) -> Option<Drawing> {
     let mut panels = vec![Panel {
         title: "delay between taps on both sides of a gateway".into(),
         x: Axis { name: String::new(), scale: Scale::Names(names) },
-        y: Axis { name: "delay in µs".into(), scale: from_zero(series.iter(), 1.0) },
+        y: Axis { name: "delay in µs".into(), scale: positive(series.iter()) },
         series,
         marks: Vec::new(),
         poles: Vec::new(),
@@ -597,7 +617,7 @@ fn idle_times(analysis: &Analysis) -> Option<Panel> {
                     .collect(),
             ),
         },
-        y: Axis { name: "times the kernel's".into(), scale: from_zero(series.iter(), 1.5) },
+        y: Axis { name: "times the kernel's".into(), scale: ratios(series.iter(), 0.8, 1.5) },
         series,
         marks: vec![no_difference()],
         poles: Vec::new(),

@@ -8,6 +8,7 @@ use crate::export::table::time;
 use crate::lab::analysis::distribution::Measure;
 use crate::lab::analysis::goals::Standing;
 use crate::lab::analysis::moves::{MOVE_NS, Short};
+use crate::lab::analysis::speedup::P99_FLOWS_MIN;
 use crate::lab::analysis::{Analysis, SAMPLES, SEED};
 use crate::report::{escaped, html};
 use crate::statistics::Summary;
@@ -112,7 +113,8 @@ fn comparisons(body: &mut String, analysis: &Analysis) {
         "<h2>All comparisons</h2><p>Completion time of the baseline by that of the way: above 1, the way is faster. In \
          brackets the interval that holds the true value 95 times out of 100 (bootstrap over pairs of runs with the \
          same seed, and over flows within them; {SAMPLES} samples, seed {SEED}). With a single pair it does not know \
-         what differs from run to run; with few pairs it is rather too narrow. Failed requests are in no figure.</p>"
+         what differs from run to run; with few pairs it is rather too narrow. Failed requests are in no figure; of fewer than \
+         {P99_FLOWS_MIN} flows there is no 99th percentile.</p>"
     );
     let contexts = analysis.contexts.len() > 1;
     let rows = analysis.comparisons.iter().flat_map(|comparison| {
@@ -138,7 +140,7 @@ fn comparisons(body: &mut String, analysis: &Analysis) {
                 time(size.mean_ns[1]),
                 ratio(&size.mean),
                 ratio(&size.p50),
-                ratio(&size.p99),
+                optional(size.p99.as_ref(), ratio),
                 optional(size.driver_mean.as_ref(), ratio),
                 optional(size.throughput.as_ref(), ratio)
             )

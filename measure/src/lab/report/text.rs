@@ -41,7 +41,7 @@ fn speedups(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
         out,
         "Flows of 1 to 40 packets: completion time of the baseline by that of the way (95 % interval); above 1 is faster.\n\
          Longer ones, of more than 1000 packets: throughput by that of the baseline.\n\n\
-         {:<34}{:>5}  {:<9}{:>6}{:>8}  {:<18}{:<18}{:<18}{:<18}",
+         {:<34}{:>5}  {:<9}{:>6}{:>8}  {:<20}{:<20}{:<20}{}",
         "way", "load", "beside", "pairs", "flows", "mean", "p50", "p99", "long, throughput"
     )?;
     for comparison in &analysis.comparisons {
@@ -57,11 +57,11 @@ fn speedups(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
         match comparison.size(SHORT) {
             Some(short) => writeln!(
                 out,
-                "{:>8}  {:<18}{:<18}{:<18}{long:<18}",
+                "{:>8}  {:<20}{:<20}{:<20}{long}",
                 short.flows[1],
                 interval(&short.mean),
                 interval(&short.p50),
-                interval(&short.p99)
+                short.p99.as_ref().map_or("-".into(), interval)
             )?,
             None => writeln!(out, "{:>8}", 0)?,
         }

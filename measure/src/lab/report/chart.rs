@@ -25,7 +25,7 @@ const BELOW: i32 = 50;
 const LEGEND_ROW: i32 = 22;
 const TITLE: i32 = 34;
 /// Width of a letter, about.
-const LETTER: f64 = 6.6;
+const LETTER: f64 = 6.3;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(226, 226, 226);
 
@@ -258,7 +258,7 @@ impl<'p> Frame<'p> {
         };
         dashes(area, (from, y), (to, y), &RGBColor(110, 110, 110))?;
         let grey = RGBColor(90, 90, 90);
-        write(area, &mark.name, (from + 1, y - 14), 11, HPos::Left, &grey)
+        write(area, &mark.name, (to + 4, y - 6), 11, HPos::Left, &grey)
     }
 
     fn series(&self, area: &Area<'_>, series: &Series) -> Drawn {

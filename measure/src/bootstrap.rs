@@ -41,6 +41,9 @@ const FIGURES: usize = 5;
 
 type Figures = [f64; FIGURES];
 
+/// Of the percentiles.
+const THOUSANDTHS: [usize; 3] = [500, 990, 999];
+
 /// Values of all groups.
 #[derive(Debug, Clone, Default)]
 pub struct Sample {
@@ -101,7 +104,7 @@ impl Sample {
         if self.is_empty() {
             return None;
         }
-        let mut drawn = vec![Vec::with_capacity(samples); N];
+        let mut drawn = vec![Vec::new(); N];
         self.resample(samples, seed, |counts| {
             let figures = self.figures_of(counts);
             for (values, figure) in drawn.iter_mut().zip(which) {
@@ -136,7 +139,7 @@ impl Sample {
 
     fn figures_of(&self, counts: &[u32]) -> Figures {
         let all: usize = counts.iter().map(|&count| count as usize).sum();
-        let ranks = [50_0, 99_0, 99_9].map(|thousandths| rank(all, thousandths));
+        let ranks = THOUSANDTHS.map(|thousandths| rank(all, thousandths));
         let (mut passed, mut sum, mut squares) = (0, 0.0, 0.0);
         let mut percentiles = [0.0; 3];
         for (&value, &count) in self.sorted.iter().zip(counts) {
@@ -162,7 +165,7 @@ impl Sample {
         let mean = sum as f64 / count as f64;
         let squares: f64 = self.sorted.iter().map(|&value| (value as f64 - mean).powi(2)).sum();
         let [p50, p99, p999] =
-            [50_0, 99_0, 99_9].map(|thousandths| self.sorted[rank(count, thousandths) - 1] as f64);
+            THOUSANDTHS.map(|thousandths| self.sorted[rank(count, thousandths) - 1] as f64);
         [mean, (squares / count as f64).sqrt(), p50, p99, p999]
     }
 }
@@ -181,7 +184,7 @@ pub fn ratios<const N: usize>(
     }
     let mut random = Random::new(seed);
     let mut counts = [vec![0; a.len()], vec![0; b.len()]];
-    let mut drawn = vec![Vec::with_capacity(samples); N];
+    let mut drawn = vec![Vec::new(); N];
     for _ in 0..samples {
         let of_a = draw_groups(a.groups.len(), &mut random);
         let of_b = match a.groups.len() == b.groups.len() {

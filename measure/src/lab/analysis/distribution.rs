@@ -109,7 +109,7 @@ fn measure(sample: &Sample, edges_ns: Vec<f64>) -> Option<Measure> {
         }
         shares
     };
-    let mut drawn = vec![Vec::with_capacity(DENSITY_SAMPLES); BINS];
+    let mut drawn = vec![Vec::new(); BINS];
     sample.resample(DENSITY_SAMPLES, SEED, |counts| {
         for (bin, share) in drawn.iter_mut().zip(shares(counts)) {
             bin.push(share);

@@ -92,7 +92,7 @@ pub(super) fn all(
         ),
         speedup(
             "its 99th percentile: at least 2 times, goal 3",
-            of(LOAD_PERCENT, SHORT, |size| Some(size.p99)),
+            of(LOAD_PERCENT, SHORT, |size| size.p99),
             &Bound { least: 2.0, goal: 3.0 },
         ),
         speedup(

@@ -97,9 +97,15 @@ pub fn of(output: &Output) -> Analysis {
         }
     }
     let cells = Cells::of(&observed);
-    let (comparisons, unpaired) = speedup::all(&cells);
-    let distributions = distribution::all(&cells);
-    let moves = moves::all(&cells);
+    // Thousands of draws for each cell take their time.
+    let ((comparisons, unpaired), distributions, moves) = std::thread::scope(|scope| {
+        let comparisons = scope.spawn(|| speedup::all(&cells));
+        let distributions = scope.spawn(|| distribution::all(&cells));
+        let moves = moves::all(&cells);
+        let (comparisons, distributions) = (comparisons.join(), distributions.join());
+        let whole = "a bootstrap does not panic";
+        (comparisons.expect(whole), distributions.expect(whole), moves)
+    });
     let overhead = overhead::of(&cells);
     let agreement = agreement::of(&observed);
     let mut joined = Accounts::default();

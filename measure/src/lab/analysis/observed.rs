@@ -122,8 +122,8 @@ pub struct RunLine {
     pub joined: Accounts,
     /// Packets that the routers' queues sent.
     pub queues_sent: u64,
-    /// Packets that found a queue full.
-    pub queues_dropped: u64,
+    /// Packets that found a queue full, on the short path and on the long one.
+    pub queues_dropped: [u64; 2],
     /// Packets that gateways dropped, and by which reasons.
     pub gateways_dropped: u64,
     /// The same by reason.
@@ -173,7 +173,10 @@ impl Observed {
             not_whole: observations.len() - failed - whole,
             joined: accounts,
             queues_sent: record.queues.iter().map(|queue| queue.sent).sum(),
-            queues_dropped: record.queues.iter().map(|queue| queue.dropped).sum(),
+            queues_dropped: ["short", "long"].map(|path| {
+                let of_path = record.queues.iter().filter(|queue| queue.path == path);
+                of_path.map(|queue| queue.dropped).sum()
+            }),
             gateways_dropped: record.gateways.iter().flat_map(|one| one.dropped.values()).sum(),
             gateways_reasons: reasons.collect::<Vec<_>>().join(", "),
             cores: record.cpu_s.values().sum::<f64>() / (duration_ns as f64 / 1e9),

@@ -16,6 +16,9 @@ use super::{SAMPLES, SEED};
 use crate::bootstrap::{Figure, Interval, Sample, ratios};
 use crate::lab::records::Way;
 
+/// Of fewer flows the 99th percentile is the greatest, and says nothing of others.
+pub const P99_FLOWS_MIN: usize = 200;
+
 /// A cell against its baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -42,14 +45,14 @@ pub struct SizeComparison {
     pub failed: [usize; 2],
     /// Mean completion time of baseline and cell.
     pub mean_ns: [f64; 2],
-    /// Its 99th percentile.
+    /// Its 99th percentile, even of few flows.
     pub p99_ns: [f64; 2],
     /// Speed-up of the mean.
     pub mean: Interval,
     /// Speed-up of the median.
     pub p50: Interval,
-    /// Speed-up of the 99th percentile.
-    pub p99: Interval,
+    /// Speed-up of the 99th percentile; `None` with fewer than [`P99_FLOWS_MIN`] flows on a side.
+    pub p99: Option<Interval>,
     /// Speed-up of the mean time by the driver's clock.
     pub driver_mean: Option<Interval>,
     /// Of flows that are not short: mean throughput of the cell by that of the baseline.
@@ -130,7 +133,7 @@ fn compare(pairs: &[(&Observed, &Observed)], size: &Size) -> Option<SizeComparis
         p99_ns: both(Figure::P99),
         mean,
         p50,
-        p99,
+        p99: (a.len().min(b.len()) >= P99_FLOWS_MIN).then_some(p99),
         driver_mean,
         throughput,
     })

@@ -1,6 +1,6 @@
 use super::goals::Standing;
 use super::*;
-use crate::bootstrap::Random;
+use crate::bootstrap::{Interval, Random};
 use crate::lab::planted::{Plan, Planted, chance_ns};
 use crate::lab::records::Way;
 
@@ -26,7 +26,8 @@ fn flows_that_take_half_as_long_have_a_speed_up_of_exactly_two() {
     let sizes: Vec<&str> = comparison.sizes.iter().map(|size| size.size.as_str()).collect();
     assert_eq!(sizes, ["1-40", "1-5", "6-10", "11-20", "21-40", "41-100", "101-1000", "more"]);
     for size in &comparison.sizes {
-        let figures = [size.mean, size.p50, size.p99];
+        let figures: Vec<Interval> = [size.mean, size.p50].into_iter().chain(size.p99).collect();
+        assert_eq!(size.p99.is_some(), size.flows[0] >= 200, "{size:?}");
         assert!(figures.iter().all(|figure| (figure.value - 2.0).abs() < 1e-9), "{size:?}");
         assert!(figures.iter().all(|figure| figure.low <= 2.0 && 2.0 <= figure.high), "{size:?}");
         // What lies before and behind the taps is the same for both.

@@ -25,7 +25,7 @@ const BELOW: i32 = 50;
 const LEGEND_ROW: i32 = 22;
 const TITLE: i32 = 34;
 /// Width of a letter, about.
-const LETTER: f64 = 6.6;
+const LETTER: f64 = 6.3;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(226, 226, 226);
 
@@ -258,7 +258,7 @@ impl<'p> Frame<'p> {
         };
         dashes(area, (from, y), (to, y), &RGBColor(110, 110, 110))?;
         let grey = RGBColor(90, 90, 90);
-        write(area, &mark.name, (to - 2, y - 14), 11, HPos::Right, &grey)
+        write(area, &mark.name, (to + 4, y - 6), 11, HPos::Left, &grey)
     }
 
     fn series(&self, area: &Area<'_>, series: &Series) -> Drawn {
@@ -319,6 +319,8 @@ fn ticks(scale: &Scale, pixels: i32) -> Vec<(f64, String)> {
             let decades = (to / from).log10();
             let room = f64::from(pixels) / decades;
             let steps: &[f64] = match room {
+                room if room > 500.0 => &[1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+                room if room > 250.0 => &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
                 room if room > 150.0 => &[1.0, 2.0, 5.0],
                 room if room > 80.0 => &[1.0, 3.0],
                 _ => &[1.0],
@@ -393,7 +395,11 @@ mod tests {
         );
         assert_eq!(labels(&Scale::Linear(0.8, 1.1), 150), ["0.8", "0.9", "1", "1.1"]);
         assert_eq!(labels(&Scale::Log(0.9, 120.0), 200), ["1", "3", "10", "30", "100"]);
-        assert_eq!(labels(&Scale::Log(2.0, 40.0), 400), ["2", "5", "10", "20"]);
+        assert_eq!(
+            labels(&Scale::Log(2.0, 40.0), 400),
+            ["2", "3", "5", "7", "10", "15", "20", "30"]
+        );
+        assert_eq!(labels(&Scale::Log(0.7, 2.1), 250), ["0.7", "0.8", "1", "1.2", "1.5", "2"]);
     }
 
     #[test]

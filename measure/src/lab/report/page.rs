@@ -8,6 +8,7 @@ use crate::export::table::time;
 use crate::lab::analysis::distribution::Measure;
 use crate::lab::analysis::goals::Standing;
 use crate::lab::analysis::moves::{MOVE_NS, Short};
+use crate::lab::analysis::speedup::P99_FLOWS_MIN;
 use crate::lab::analysis::{Analysis, SAMPLES, SEED};
 use crate::report::{escaped, html};
 use crate::statistics::Summary;
@@ -43,7 +44,8 @@ pub(super) fn page(analysis: &Analysis, drawn: &[Drawn]) -> String {
 }
 
 const STYLE: &str = "<style>figure.wide{width:auto;overflow-x:auto}figure.wide svg{max-width:100%;height:auto}\
-    figure.wide figcaption{padding-left:0;color:#555}td small{color:#555}\
+    figure.wide figcaption{padding-left:0;color:#555}td small{color:#555}th.text{text-align:left}\
+    div.scroll td,div.scroll th{font-size:13px;padding:.25em .5em}td span{white-space:nowrap}\
     .reached{color:#006b4a;font-weight:600}.missed{color:#b03a00;font-weight:600}\
     div.scroll{overflow-x:auto}pre{background:#f5f5f5;padding:.6em;white-space:pre-wrap}</style>";
 
@@ -112,7 +114,8 @@ fn comparisons(body: &mut String, analysis: &Analysis) {
         "<h2>All comparisons</h2><p>Completion time of the baseline by that of the way: above 1, the way is faster. In \
          brackets the interval that holds the true value 95 times out of 100 (bootstrap over pairs of runs with the \
          same seed, and over flows within them; {SAMPLES} samples, seed {SEED}). With a single pair it does not know \
-         what differs from run to run; with few pairs it is rather too narrow. Failed requests are in no figure.</p>"
+         what differs from run to run; with few pairs it is rather too narrow. Failed requests are in no figure; of fewer than \
+         {P99_FLOWS_MIN} flows there is no 99th percentile.</p>"
     );
     let contexts = analysis.contexts.len() > 1;
     let rows = analysis.comparisons.iter().flat_map(|comparison| {
@@ -138,7 +141,7 @@ fn comparisons(body: &mut String, analysis: &Analysis) {
                 time(size.mean_ns[1]),
                 ratio(&size.mean),
                 ratio(&size.p50),
-                ratio(&size.p99),
+                optional(size.p99.as_ref(), ratio),
                 optional(size.driver_mean.as_ref(), ratio),
                 optional(size.throughput.as_ref(), ratio)
             )
@@ -323,7 +326,7 @@ fn runs(body: &mut String, analysis: &Analysis) {
     );
     let rows = analysis.runs.iter().map(|run| match &run.failure {
         Some(why) => format!(
-            "<td>{}<td class=text>{}<td>{}<td>{}<td class=text colspan=8><span class=missed>failed</span>: {}",
+            "<td>{}<td class=text>{}<td>{}<td>{}<td class=text colspan=9><span class=missed>failed</span>: {}",
             escaped(&run.name),
             escaped(&run.setting),
             run.repeat,
@@ -331,7 +334,7 @@ fn runs(body: &mut String, analysis: &Analysis) {
             escaped(why)
         ),
         None => format!(
-            "<td>{}<td class=text>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.2}",
+            "<td>{}<td class=text>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.2}",
             escaped(&run.name),
             escaped(&run.setting),
             run.repeat,
@@ -341,7 +344,8 @@ fn runs(body: &mut String, analysis: &Analysis) {
             run.not_whole,
             run.warmup_requests,
             run.queues_sent,
-            run.queues_dropped,
+            run.queues_dropped[0],
+            run.queues_dropped[1],
             run.gateways_dropped,
             run.cores
         ),
@@ -349,7 +353,7 @@ fn runs(body: &mut String, analysis: &Analysis) {
     table(
         body,
         "<th>run<th class=text>setting<th>repeat<th>seed<th>requests<th>failed<th>not whole<th>in the warm-up\
-         <th>sent by queues<th>dropped there<th>dropped by gateways<th>cores",
+         <th>sent by queues<th>dropped, short path<th>dropped, long path<th>dropped by gateways<th>cores",
         rows,
     );
 }

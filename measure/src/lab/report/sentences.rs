@@ -5,7 +5,7 @@ use crate::export::table::time;
 use crate::lab::analysis::distribution::Distribution;
 use crate::lab::analysis::moves::Moves;
 use crate::lab::analysis::overhead::{Overhead, Row};
-use crate::lab::analysis::speedup::Comparison;
+use crate::lab::analysis::speedup::{Comparison, SizeComparison};
 use crate::lab::analysis::{Analysis, LONG, SHORT};
 use crate::lab::records::{Attach, Way};
 
@@ -24,6 +24,10 @@ fn verdict(interval: &Interval) -> String {
     }
 }
 
+fn at_p99(size: &SizeComparison) -> String {
+    size.p99.map_or(String::new(), |p99| format!(", and at the 99th percentile {}", verdict(&p99)))
+}
+
 fn pairs(comparison: &Comparison) -> String {
     match comparison.pairs {
         1 => {
@@ -38,11 +42,10 @@ pub(super) fn by_size(comparison: &Comparison) -> String {
         return "No short flow was measured in both runs of a pair.".into();
     };
     format!(
-        "At {} % background, flows of 1 to 40 packets are on average {} by split as by ECMP, and at the 99th \
-         percentile {}; of {}.",
+        "At {} % background, by split flows of 1 to 40 packets are on average {} as by ECMP{}; of {}.",
         comparison.cell.background_percent,
         verdict(&short.mean),
-        verdict(&short.p99),
+        at_p99(short),
         pairs(comparison)
     )
 }
@@ -72,11 +75,10 @@ pub(super) fn by_load(comparisons: &[&Comparison]) -> String {
         return "No short flow was measured in both runs of a pair.".into();
     };
     format!(
-        "At {low} % background flows of 1 to 40 packets are on average {}; at {high} % {}, and at the 99th percentile \
-         {}.",
+        "At {low} % background flows of 1 to 40 packets are on average {}; at {high} % {}{}.",
         verdict(&at_low.mean),
         verdict(&at_high.mean),
-        verdict(&at_high.p99)
+        at_p99(at_high)
     )
 }
 

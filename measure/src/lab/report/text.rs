@@ -41,8 +41,8 @@ fn speedups(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
         out,
         "Flows of 1 to 40 packets: completion time of the baseline by that of the way (95 % interval); above 1 is faster.\n\
          Longer ones, of more than 1000 packets: throughput by that of the baseline.\n\n\
-         {:<34}{:>5}  {:<9}{:>6}{:>8}  {:<18}{:<18}{:<18}{:<18}",
-        "way", "load", "beside", "pairs", "flows", "mean", "p50", "p99", "long, throughput"
+         {:<34}{:>5}  {:<9}{:>6}{:>8}  {:<20}{:<20}{:<20}long, throughput",
+        "way", "load", "beside", "pairs", "flows", "mean", "p50", "p99"
     )?;
     for comparison in &analysis.comparisons {
         let cell = &comparison.cell;
@@ -57,11 +57,11 @@ fn speedups(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
         match comparison.size(SHORT) {
             Some(short) => writeln!(
                 out,
-                "{:>8}  {:<18}{:<18}{:<18}{long:<18}",
+                "{:>8}  {:<20}{:<20}{:<20}{long}",
                 short.flows[1],
                 interval(&short.mean),
                 interval(&short.p50),
-                interval(&short.p99)
+                short.p99.as_ref().map_or("-".into(), interval)
             )?,
             None => writeln!(out, "{:>8}", 0)?,
         }

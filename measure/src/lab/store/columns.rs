@@ -68,12 +68,6 @@ impl Columns {
         Ok(Columns { path: path.to_owned(), file })
     }
 
-    /// Whether there is such a column, of whatever type.
-    pub(super) fn has(&self, name: &str) -> bool {
-        let columns = self.file.metadata().file_metadata().schema_descr().columns();
-        columns.iter().any(|column| column.name() == name)
-    }
-
     /// The values of a column; rows without one have `None`.
     pub(super) fn optional<T: DataType>(
         &self,

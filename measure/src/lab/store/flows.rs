@@ -38,11 +38,7 @@ pub fn read_flows(path: &Path) -> Result<Vec<FlowLine>, ColumnError> {
     let mut jitter = columns.optional::<DoubleType>("jitter_ns")?.into_iter();
     let mut handshake = times("handshake_rtt_ns")?;
     let mut bound = times("error_bound_ns")?;
-    // Earlier versions did not count them.
-    let mut reordered = match columns.has("reordered") {
-        true => counts("reordered")?,
-        false => vec![0; flows.len()].into_iter(),
-    };
+    let mut reordered = counts("reordered")?;
     let row = |(row, flow)| {
         let direction: Option<String> = next(&mut direction);
         Ok(FlowLine {

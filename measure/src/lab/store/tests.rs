@@ -56,12 +56,12 @@ fn request(number: u32) -> RequestRecord {
     RequestRecord {
         number,
         kind: format!("kind {}", number % 4),
-        bulk: if number % 2 == 0 { Bulk::Download } else { Bulk::Upload },
+        bulk: if number.is_multiple_of(2) { Bulk::Download } else { Bulk::Upload },
         packets: number + 1,
         bytes: u64::from(number) << 33,
         due_ns,
         started_ns: due_ns + 3,
-        connected_ns: (number % 5 != 0).then_some(due_ns + 400),
+        connected_ns: (!number.is_multiple_of(5)).then_some(due_ns + 400),
         finished_ns: (!has_failed).then_some(due_ns + 9_000),
         port: (number != 2).then_some(30_000 + number as u16),
         error: has_failed.then(|| "connection reset – by peer".to_owned()),
@@ -90,7 +90,7 @@ fn flow(number: u32) -> FlowLine {
         first_egress_ns: (number > 0).then_some(1_700_000_000_000_000_003),
         last_egress_ns: (number > 0).then_some(1_700_000_000_000_000_004),
         fct_ns: (number > 0).then_some(3),
-        complete: number % 2 == 0,
+        complete: number.is_multiple_of(2),
         lanes: [vec![], vec!["dscp 18".into()], vec!["dscp 18".into(), "dscp 10".into()]]
             [number as usize % 3]
             .clone(),

@@ -73,8 +73,8 @@ impl Gateways {
             let lanesplitd = tools.lanesplitd.clone();
             both.push(Gateway { process, lanesplitd, socket, said: file("out") });
         }
-        let mut gateways = Gateways { both };
-        for gateway in &mut gateways.both {
+        let gateways = Gateways { both };
+        for gateway in &gateways.both {
             gateway.wait_for_start(interrupt)?;
         }
         Ok(gateways)
@@ -83,8 +83,8 @@ impl Gateways {
     /// # Errors
     ///
     /// When one does not run any more.
-    pub fn check(&mut self) -> Result<(), LabError> {
-        self.both.iter_mut().try_for_each(|gateway| gateway.process.check())
+    pub fn check(&self) -> Result<(), LabError> {
+        self.both.iter().try_for_each(|gateway| gateway.process.check())
     }
 
     /// Processor time of each so far.
@@ -98,8 +98,8 @@ impl Gateways {
     /// # Errors
     ///
     /// When one does not run any more, or a signal comes.
-    pub fn wait_for_rest(&mut self, interrupt: &Interrupt) -> Result<(), LabError> {
-        for gateway in &mut self.both {
+    pub fn wait_for_rest(&self, interrupt: &Interrupt) -> Result<(), LabError> {
+        for gateway in &self.both {
             let (mut last, mut still) = (None, Instant::now());
             interrupt.wait_for("the gateways to be at rest", BOUND, String::new, || {
                 gateway.process.check()?;
@@ -136,7 +136,7 @@ impl Gateways {
 }
 
 impl Gateway {
-    fn wait_for_start(&mut self, interrupt: &Interrupt) -> Result<(), LabError> {
+    fn wait_for_start(&self, interrupt: &Interrupt) -> Result<(), LabError> {
         let what = format!("{} to answer", self.process.name());
         let Gateway { process, lanesplitd, socket, .. } = self;
         let log = String::new;

@@ -18,6 +18,9 @@ const END_MAX: Duration = Duration::from_secs(120);
 /// Two sightings of a packet are no further apart: longer than both queues can hold it, unless a path is longer.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
+/// What may still be under way when the gateways are at rest.
+const LINGER: Duration = Duration::from_millis(200);
+
 /// It listens.
 pub struct Measuring {
     process: Process,
@@ -41,6 +44,7 @@ impl Measuring {
         interrupt: &Interrupt,
     ) -> Result<Measuring, LabError> {
         let flows = folder.join(format!("{name}.parquet"));
+        let linger = format!("{}ms", (LINGER + 2 * delay).as_millis());
         let window = format!("{}ms", (WINDOW_MIN + 2 * delay).as_millis());
         let output = folder.join(name);
         let (program, flows_text) = (tools.measure.to_string_lossy(), flows.to_string_lossy());
@@ -55,9 +59,8 @@ impl Measuring {
             taps[1],
             "--window",
             &window,
-            // It is ended when the gateways are at rest.
             "--linger",
-            "200ms",
+            &linger,
             "--flows-parquet",
             &*flows_text,
             "--output",
@@ -75,7 +78,7 @@ impl Measuring {
     /// # Errors
     ///
     /// When it does not run any more.
-    pub fn check(&mut self) -> Result<(), LabError> {
+    pub fn check(&self) -> Result<(), LabError> {
         self.process.check()
     }
 

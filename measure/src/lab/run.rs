@@ -2,6 +2,7 @@
 //!
 //! **Invariant.** Whatever goes wrong in a run is in its record, and the testbed is then as it was before.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +14,7 @@ use super::measuring::{self, Measuring};
 use super::process::Process;
 use super::queues;
 use super::records::{RequestRecord, RunRecord, Settings};
+use super::store;
 use super::testbed::{TAP_LAN_A, TAP_WAN_A, TAP_WAN_B, Testbed};
 use super::tools::Tools;
 use super::traffic::{self, Driver};
@@ -74,7 +76,7 @@ impl Stage<'_> {
             failure: None,
             gateways: Vec::new(),
             queues: Vec::new(),
-            cpu_s: Default::default(),
+            cpu_s: BTreeMap::new(),
         };
         let mut requests = Vec::new();
         let attempt = Attempt { stage: self, planned, folder, logs };
@@ -89,7 +91,7 @@ impl Stage<'_> {
 }
 
 fn store(folder: &Path, record: &RunRecord, requests: &[RequestRecord]) -> Result<(), LabError> {
-    super::store::write_run(folder, record, requests)
+    store::write_run(folder, record, requests)
         .map_err(LabError::content(folder.display().to_string()))
 }
 
@@ -108,71 +110,48 @@ struct Attempt<'l> {
     logs: PathBuf,
 }
 
+/// The programs of a run. They are dropped, and end, in this order.
+struct Programs {
+    driver: Driver,
+    background: Vec<Process>,
+    web: Process,
+    measuring: Vec<Measuring>,
+    gateways: Gateways,
+    emulators: Vec<Process>,
+    _scratch: Scratch,
+}
+
 impl Attempt<'_> {
     fn make(
         &self,
         record: &mut RunRecord,
         requests: &mut Vec<RequestRecord>,
     ) -> Result<(), LabError> {
+        let programs = self.start()?;
+        record.started_ns = programs.driver.started_ns();
+        programs.wait(self.stage.interrupt)?;
+        record.ended_ns = now_ns();
+        record.cpu_s = programs.cpu_s();
+        record.queues = queues::count(self.stage.testbed)?;
+        self.end(programs, record, requests)
+    }
+
+    fn start(&self) -> Result<Programs, LabError> {
         let Stage { testbed, tools, interrupt } = *self.stage;
-        let settings = &self.planned.settings;
+        let (settings, logs) = (&self.planned.settings, &*self.logs);
         let scratch = Scratch::new()?;
-        let folders = (&*scratch.path, &*self.logs);
+        let folders = (&*scratch.path, logs);
         testbed.prepare(settings)?;
-        let emulators = traffic::emulate(testbed, settings, tools, &self.logs, interrupt)?;
+        let emulators = traffic::emulate(testbed, settings, tools, logs, interrupt)?;
         testbed.wait_for_paths(interrupt)?;
-        let mut gateways = Gateways::start(testbed, settings, tools, folders, interrupt)?;
+        let gateways = Gateways::start(testbed, settings, tools, folders, interrupt)?;
         testbed.wait_for_answer(interrupt)?;
         let (web, site) = traffic::serve(testbed, settings, folders, interrupt)?;
-        let background = traffic::background(testbed, settings, &self.logs)?;
-        let mut measuring = self.measure()?;
-
-        let driver = Driver::start(testbed, settings, &site, tools, &self.logs)?;
-        record.started_ns = driver.started_ns();
-        let others = || emulators.iter().chain(&background).chain([&web]);
-        interrupt.wait_for(
-            "the requests to end",
-            driver.bound(),
-            || driver.last_words(),
-            || {
-                gateways.check()?;
-                measuring.iter_mut().try_for_each(Measuring::check)?;
-                others().try_for_each(Process::check)?;
-                driver.has_ended()
-            },
-        )?;
-        record.ended_ns = now_ns();
-        let spent = others().map(|one| (one.name().to_owned(), one.cpu_s()));
-        record.cpu_s.extend(spent.chain(gateways.cpu_s()).chain([driver.cpu_s()]));
-        record.cpu_s.extend(measuring.iter().map(Measuring::cpu_s));
-        record.queues = queues::count(testbed)?;
-        drop(background);
-        web.terminate();
-
-        gateways.wait_for_rest(interrupt)?;
-        measuring.iter().for_each(Measuring::terminate);
-        if let Some(why) = traffic::end_emulation(emulators, &self.logs, interrupt)? {
-            fail(record, why);
-        }
-        let ended = gateways.stop(interrupt)?;
-        record.gateways = ended.records;
-        if let Some(why) = ended.failure {
-            fail(record, why);
-        }
-        web.succeed(interrupt, END_MAX)?;
-        *requests = driver.finish(interrupt)?;
-        if let Some(why) = traffic::failure(requests) {
-            fail(record, why);
-        }
-        for (measuring, to) in
-            measuring.into_iter().zip([self.folder.into(), self.folder.join("gateway")])
-        {
-            let results = measuring.finish(&to, interrupt)?;
-            if let Some(why) = measuring::failure(&results) {
-                fail(record, why);
-            }
-        }
-        Ok(())
+        let background = traffic::background(testbed, settings, logs)?;
+        let measuring = self.measure()?;
+        let driver = Driver::start(testbed, settings, &site, tools, logs)?;
+        let _scratch = scratch;
+        Ok(Programs { driver, background, web, measuring, gateways, emulators, _scratch })
     }
 
     /// Between the gateways, and over one of them if that is wanted.
@@ -188,6 +167,59 @@ impl Attempt<'_> {
             Measuring::start(name, taps, delay, (testbed, tools), &self.logs, interrupt)
         };
         taps.into_iter().map(start).collect()
+    }
+
+    /// Ends all programs, from those that send to those that look on, and takes down what each says.
+    fn end(
+        &self,
+        programs: Programs,
+        record: &mut RunRecord,
+        requests: &mut Vec<RequestRecord>,
+    ) -> Result<(), LabError> {
+        let interrupt = self.stage.interrupt;
+        let Programs { driver, background, web, measuring, gateways, emulators, _scratch } =
+            programs;
+        drop(background);
+        web.terminate();
+        gateways.wait_for_rest(interrupt)?;
+        measuring.iter().for_each(Measuring::terminate);
+        let emulation = traffic::end_emulation(emulators, &self.logs, interrupt)?;
+        let ended = gateways.stop(interrupt)?;
+        record.gateways = ended.records;
+        web.succeed(interrupt, END_MAX)?;
+        *requests = driver.finish(interrupt)?;
+        let mut failures = vec![emulation, ended.failure, traffic::failure(requests)];
+        let folders = [self.folder.to_owned(), self.folder.join(store::GATEWAY)];
+        for (measuring, folder) in measuring.into_iter().zip(folders) {
+            failures.push(measuring::failure(&measuring.finish(&folder, interrupt)?));
+        }
+        failures.into_iter().flatten().for_each(|why| fail(record, why));
+        Ok(())
+    }
+}
+
+impl Programs {
+    /// Waits until the requests have ended, as long as everything else runs.
+    fn wait(&self, interrupt: &Interrupt) -> Result<(), LabError> {
+        let driver = &self.driver;
+        let said = || driver.last_words();
+        interrupt.wait_for("the requests to end", driver.bound(), said, || {
+            self.gateways.check()?;
+            self.measuring.iter().try_for_each(Measuring::check)?;
+            self.others().try_for_each(Process::check)?;
+            driver.has_ended()
+        })
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Process> {
+        self.emulators.iter().chain(&self.background).chain([&self.web])
+    }
+
+    /// Processor time of each so far.
+    fn cpu_s(&self) -> BTreeMap<String, f64> {
+        let others = self.others().map(|one| (one.name().to_owned(), one.cpu_s()));
+        let measuring = self.measuring.iter().map(Measuring::cpu_s);
+        others.chain(measuring).chain(self.gateways.cpu_s()).chain([self.driver.cpu_s()]).collect()
     }
 }
 

@@ -170,7 +170,7 @@ impl Testbed {
     }
 
     /// Where background from a site by a path goes to, until the far router drops it.
-    pub fn background_target(side: usize, path: usize) -> IpAddr {
+    pub fn background_target(side: usize, path: u32) -> IpAddr {
         IpAddr::from([10, 101 + path as u8, 2 - side as u8, 1])
     }
 

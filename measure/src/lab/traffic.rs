@@ -184,18 +184,21 @@ pub fn background(
     // Where one path has the rate of both, it has the load of both.
     let paths = if settings.way == Way::Priority { 1 } else { 2 };
     let background = Background {
-        rate_mbit_per_s: settings.rate_mbit_per_s * (2 / paths as u32),
+        rate_mbit_per_s: settings.rate_mbit_per_s * (2 / paths),
         percent: settings.background_percent,
         duration: Duration::from_secs(settings.duration_s.into()) + LEAD + DRAIN,
     };
     let mut processes = Vec::new();
+    if background.percent == 0 {
+        return Ok(processes);
+    }
     for (side, host) in testbed.background.iter().enumerate() {
-        let peers: Vec<IpAddr> =
-            (0..paths).map(|path| Testbed::background_target(side, path)).collect();
-        let Some(text) = background.script(&peers) else { continue };
         let name = format!("mgen-{}", ["a", "b"][side]);
         let script = logs.join(format!("{name}.script"));
-        fs::write(&script, text).map_err(LabError::file(&script))?;
+        // Nobody listens: the far router drops it.
+        let flow = |path| background.flow(path + 1, Testbed::background_target(side, path));
+        let flows: String = (0..paths).map(flow).collect();
+        fs::write(&script, flows).map_err(LabError::file(&script))?;
         let command = background::command(&script);
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         processes.push(Process::start(&name, host, &command, logs)?);

@@ -21,8 +21,9 @@ use super::workload::Mix;
 
 /// Longest wait for nginx.
 const START_MAX: Duration = Duration::from_secs(10);
-/// How long requests that are under way at the end are waited for.
-const DRAIN: Duration = Duration::from_secs(60);
+/// How long requests that are under way at the end are waited for at [`MIX_RATE`]: as long as five of the longest
+/// take on a path with 40 % background.
+const DRAIN: Duration = Duration::from_secs(120);
 /// How long background is there before requests, at most.
 const LEAD: Duration = Duration::from_secs(20);
 /// The smallest frames of which a path may be full, acknowledgements in a tunnel.
@@ -37,6 +38,11 @@ const MIX_RATE: f64 = 100.0;
 /// Bytes that a full segment carries through a tunnel: 1500 less IP and GRE with key and sequence number, less IP and
 /// TCP inside and TCP's timestamps. Hosts are told so, so that it is the same without a tunnel.
 const SEGMENT_BYTES: u32 = 1500 - 32 - 40 - 12;
+
+fn drain(settings: &Settings) -> Duration {
+    let drain = DRAIN.mul_f64(MIX_RATE / f64::from(settings.rate_mbit_per_s));
+    drain.min(Duration::from_secs(3600))
+}
 
 fn mix(settings: &Settings) -> Result<Mix, LabError> {
     Mix::named(&settings.mix).ok_or_else(|| {
@@ -98,7 +104,7 @@ impl Driver {
             scale: f64::from(settings.rate_mbit_per_s) / MIX_RATE,
             seed: settings.seed,
             duration_s: settings.duration_s.into(),
-            drain_s: DRAIN.as_secs_f64(),
+            drain_s: drain(settings).as_secs_f64(),
             server: SocketAddr::new(server(), port),
             certificate: settings.tls.then(|| web.certificate()),
             segment_bytes: SEGMENT_BYTES,
@@ -110,7 +116,7 @@ impl Driver {
         let started_ns = now_ns();
         let process =
             Process::start("driver", &testbed.client, &[&*program, "drive", &*path], logs)?;
-        let bound = Duration::from_secs(settings.duration_s.into()) + DRAIN + SLACK;
+        let bound = Duration::from_secs(settings.duration_s.into()) + drain(settings) + SLACK;
         Ok(Driver { process, log: logs.join("driver.out"), started_ns, bound })
     }
 }
@@ -186,7 +192,7 @@ pub fn background(
     let background = Background {
         rate_mbit_per_s: settings.rate_mbit_per_s * (2 / paths),
         percent: settings.background_percent,
-        duration: Duration::from_secs(settings.duration_s.into()) + LEAD + DRAIN,
+        duration: Duration::from_secs(settings.duration_s.into()) + LEAD + drain(settings),
     };
     let mut processes = Vec::new();
     if background.percent == 0 {

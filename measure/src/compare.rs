@@ -19,6 +19,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use crate::bootstrap::Interval;
+use crate::bootstrap::{Figure, Sample, ratios};
 use crate::classes::{MORE, SizeClasses};
 use crate::flow::Direction;
 use crate::flow_line::FlowLine;
@@ -29,17 +31,6 @@ pub const FLOWS_MIN: usize = 5;
 
 /// The class of all flows together.
 pub const ALL: &str = "all";
-
-/// A value and the interval in which it is with 95 %.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Interval {
-    /// Of the data as they are.
-    pub value: f64,
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-}
 
 /// What the data say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -177,10 +168,12 @@ fn compare_class(name: &str, a: &[u64], b: &[u64], samples: usize, seed: u64) ->
         verdict: Verdict::TooFewFlows,
         sentence: String::new(),
     };
-    if !a.is_empty() && !b.is_empty() {
-        let [mean, p50, p99] = bootstrap(a, b, samples, seed);
+    let figures = [Figure::Mean, Figure::P50, Figure::P99];
+    let (of_a, of_b) = (Sample::of([a.to_vec()]), Sample::of([b.to_vec()]));
+    if let Some([mean, p50, p99]) = ratios(&of_a, &of_b, figures, samples, seed) {
         let distance = ks_distance(a, b);
-        comparison.mean_ns = Some([figures(a)[0], figures(b)[0]]);
+        comparison.mean_ns =
+            of_a.figure(Figure::Mean).zip(of_b.figure(Figure::Mean)).map(<[f64; 2]>::from);
         (comparison.speedup_mean, comparison.speedup_p50) = (Some(mean), Some(p50));
         comparison.speedup_p99 = Some(p99);
         comparison.ks_distance = Some(distance);
@@ -227,66 +220,6 @@ fn sentence(comparison: &ClassComparison) -> String {
     }
 }
 
-/// Mean, median and 99th percentile (nearest rank) of sorted times.
-fn figures(sorted: &[u64]) -> [f64; 3] {
-    let sum: u128 = sorted.iter().map(|&ns| u128::from(ns)).sum();
-    let rank = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1] as f64;
-    [sum as f64 / sorted.len() as f64, rank(50), rank(99)]
-}
-
-/// Figures of flows drawn with replacement. Drawn are counts per flow, so nothing needs sorting.
-fn draw(sorted: &[u64], counts: &mut [u32], random: &mut Random) -> [f64; 3] {
-    counts.fill(0);
-    for _ in 0..sorted.len() {
-        counts[random.below(sorted.len())] += 1;
-    }
-    let rank = |percent: usize| (sorted.len() * percent).div_ceil(100).max(1);
-    let (rank_50, rank_99) = (rank(50), rank(99));
-    let (mut passed, mut sum, mut p50, mut p99) = (0, 0.0, 0.0, 0.0);
-    for (&ns, &count) in sorted.iter().zip(&*counts) {
-        let before = passed;
-        passed += count as usize;
-        sum += ns as f64 * f64::from(count);
-        if before < rank_50 && rank_50 <= passed {
-            p50 = ns as f64;
-        }
-        if before < rank_99 && rank_99 <= passed {
-            p99 = ns as f64;
-        }
-    }
-    [sum / sorted.len() as f64, p50, p99]
-}
-
-/// Speed-ups by mean, median and 99th percentile.
-fn bootstrap(a: &[u64], b: &[u64], samples: usize, seed: u64) -> [Interval; 3] {
-    let mut random = Random(seed);
-    let mut counts = [vec![0; a.len()], vec![0; b.len()]];
-    let mut drawn: [Vec<f64>; 3] = Default::default();
-    for _ in 0..samples {
-        let of_a = draw(a, &mut counts[0], &mut random);
-        let of_b = draw(b, &mut counts[1], &mut random);
-        for (place, ratios) in drawn.iter_mut().enumerate() {
-            ratios.push(ratio(of_a[place], of_b[place]));
-        }
-    }
-    let (of_a, of_b) = (figures(a), figures(b));
-    std::array::from_fn(|place| {
-        let ratios = &mut drawn[place];
-        ratios.sort_unstable_by(f64::total_cmp);
-        let value = ratio(of_a[place], of_b[place]);
-        let at = |share: f64| {
-            let place = (ratios.len() as f64 * share) as usize;
-            ratios.get(place.min(ratios.len().saturating_sub(1))).copied().unwrap_or(value)
-        };
-        Interval { value, low: at(0.025), high: at(0.975) }
-    })
-}
-
-/// Two times of nothing are as fast as each other.
-fn ratio(a: f64, b: f64) -> f64 {
-    if a == b { 1.0 } else { a / b }
-}
-
 fn ks_distance(a: &[u64], b: &[u64]) -> f64 {
     let (mut in_a, mut in_b, mut most) = (0, 0, 0.0_f64);
     while in_a < a.len() && in_b < b.len() {
@@ -311,20 +244,6 @@ fn ks_p_value(distance: f64, a: usize, b: usize) -> f64 {
         sign * (-2.0 * f64::from(number * number) * scaled * scaled).exp()
     };
     (2.0 * (1..=100).map(term).sum::<f64>()).clamp(0.0, 1.0)
-}
-
-/// SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        ((u128::from(mixed) * limit as u128) >> 64) as usize
-    }
 }
 
 impl fmt::Display for Comparison {
@@ -359,6 +278,7 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bootstrap::Random;
 
     fn times(count: u64, base: u64, spread: u64) -> Vec<u64> {
         let mut times: Vec<u64> = (0..count).map(|n| base + n * 7919 % spread).collect();
@@ -435,7 +355,7 @@ mod tests {
     /// Of two normal samples with one variance the ratio of means is 1: about 95 of 100 intervals hold it.
     #[test]
     fn about_ninety_five_of_a_hundred_intervals_hold_the_truth() {
-        let mut random = Random(3);
+        let mut random = Random::new(3);
         let mut sample = || {
             let mut times: Vec<u64> = (0..60)
                 .map(|_| 10_000 + (0..12).map(|_| random.below(1_000) as u64).sum::<u64>())
@@ -445,7 +365,8 @@ mod tests {
         };
         let hold = (0..200).filter(|&seed| {
             let (a, b) = (sample(), sample());
-            let [mean, ..] = bootstrap(&a, &b, 400, seed);
+            let (a, b) = (Sample::of([a]), Sample::of([b]));
+            let [mean] = ratios(&a, &b, [Figure::Mean], 400, seed).unwrap();
             mean.low <= 1.0 && 1.0 <= mean.high
         });
         let hold = hold.count();

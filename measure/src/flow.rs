@@ -104,6 +104,8 @@ pub struct Flow {
     pub ambiguous: u64,
     /// Further copies, at either tap.
     pub duplicates: u64,
+    /// Matched packets that arrived behind one that was sent after them (RFC 4737, section 3.3).
+    pub reordered: u64,
     /// From the first SYN to the first SYN-ACK that answers it, both at the ingress tap.
     pub handshake_rtt_ns: Option<u64>,
     /// The lanes of its packets, a bit each.
@@ -140,6 +142,7 @@ impl Flow {
             last_delay_ns: None,
             ambiguous: 0,
             duplicates: 0,
+            reordered: 0,
             handshake_rtt_ns: None,
             lanes: [0; LANES_MAX / 64 + 1],
             lane: LaneId::OTHER,
@@ -354,6 +357,9 @@ impl Flows {
         let one_way = self.one_way;
         if let Some(flow) = self.get_mut(id) {
             flow.vote += if one_way { 1 } else { difference_ns.signum() };
+            if flow.frontier > Some(number) {
+                flow.reordered += 1;
+            }
             flow.frontier = flow.frontier.max(Some(number));
             if sighting.tcp_flags & SYN != 0 {
                 self.handshake(id, sighting, tap);
@@ -400,5 +406,34 @@ impl Flows {
         {
             flow.handshake_rtt_ns = sighting.time_ns.checked_sub(opened_ns);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_later_ones_overtook_are_reordered_and_their_overtakers_are_not() {
+        let mut flows = Flows::new(8, false);
+        let sighting = Sighting {
+            digest: [0; 2],
+            check: 0,
+            time_ns: 0,
+            order_ns: 0,
+            stream: flows.stream_id(&StreamKey::v4(1, 6, false)),
+            wire_bytes: 60,
+            sequence: 0,
+            acknowledgement: 0,
+            tcp_flags: ACK,
+            lane: LaneId::OTHER,
+            clock: 0,
+        };
+        let flow = flows.of(&sighting, Tap::Ingress);
+        // Sent 1 to 9; 3 and 4 arrive behind 6, 8 is lost, 7 arrives last.
+        for number in [1, 2, 5, 6, 3, 4, 9, 7] {
+            flows.passed(flow, &sighting, Tap::Egress, number, 1);
+        }
+        assert_eq!(flows.get_mut(flow).unwrap().reordered, 3);
     }
 }

@@ -37,6 +37,9 @@ pub struct FlowLine {
     pub ambiguous: u64,
     /// Further copies, at either tap.
     pub duplicate: u64,
+    /// Packets that arrived behind one that was sent after them.
+    #[serde(default)]
+    pub reordered: u64,
     /// Bytes on the wire at the tap where the flow enters.
     pub bytes: u64,
     /// First packet at the ingress tap.
@@ -114,6 +117,7 @@ fn flow_line(found: &Found, number: u32, flow: &Flow, error_bound_ns: Option<u64
         unmatched: egress.single,
         ambiguous: flow.ambiguous,
         duplicate: flow.duplicates,
+        reordered: flow.reordered,
         bytes: flow.seen[flow.entry().index()].bytes,
         first_ingress_ns: time(Tap::Ingress, false),
         last_ingress_ns: time(Tap::Ingress, true),

@@ -18,7 +18,7 @@
 //!
 //! * [`results`] and [`flow_line`] are what is stored and shown, [`messages`] what the reader must know beside it
 //! * [`export`] writes it to files, [`stored`] reads it back
-//! * [`report`] draws it, [`compare`] sets two runs against each other
+//! * [`report`] draws it, [`compare`] sets two runs against each other, [`mod@bootstrap`] says how far chance goes
 //! * [`calibration`] is how far a rig's times are off
 //! * [`offline`] is a run over files from start to end, [`mod@bench`] says how fast that is
 //! * [`live`] is a run over network interfaces
@@ -28,6 +28,7 @@
 //! balance ([`results::Results::balances`]).
 
 pub mod bench;
+pub mod bootstrap;
 pub mod calibration;
 pub mod classes;
 pub mod compare;

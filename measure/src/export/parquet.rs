@@ -61,11 +61,14 @@ const FLOWS: &str = "message flows {
     optional double jitter_ns;
     optional int64 handshake_rtt_ns;
     optional int64 error_bound_ns;
+    required int64 reordered;
 }";
 
-type Group<'a> = SerializedRowGroupWriter<'a, File>;
+/// Rows that are being written.
+pub(crate) type Group<'a> = SerializedRowGroupWriter<'a, File>;
 
-fn open(path: &Path, schema: &str) -> io::Result<SerializedFileWriter<File>> {
+/// A new file whose rows are of this schema.
+pub(crate) fn open(path: &Path, schema: &str) -> io::Result<SerializedFileWriter<File>> {
     let schema = parse_message_type(schema).expect("the schema is ours");
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     SerializedFileWriter::new(File::create(path)?, Arc::new(schema), Arc::new(properties))
@@ -123,7 +126,8 @@ fn flow_group(group: &mut Group<'_>, flows: &[FlowLine]) -> Result<(), ParquetEr
     optional::<DoubleType>(group, flows.iter().map(|flow| flow.delay_mean_ns))?;
     optional::<DoubleType>(group, flows.iter().map(|flow| flow.jitter_ns))?;
     optional::<Int64Type>(group, flows.iter().map(|flow| time(flow.handshake_rtt_ns)))?;
-    optional::<Int64Type>(group, flows.iter().map(|flow| time(flow.error_bound_ns)))
+    optional::<Int64Type>(group, flows.iter().map(|flow| time(flow.error_bound_ns)))?;
+    column::<Int64Type>(group, flows.iter().map(|flow| number(flow.reordered)))
 }
 
 /// Writes packets as they come.
@@ -225,12 +229,12 @@ fn direction_text(direction: Direction) -> ByteArray {
     })
 }
 
-fn text(text: &str) -> ByteArray {
+pub(crate) fn text(text: &str) -> ByteArray {
     ByteArray::from(text.as_bytes().to_vec())
 }
 
 /// The next column, in which every row has a value.
-fn column<T: DataType>(
+pub(crate) fn column<T: DataType>(
     group: &mut Group<'_>,
     values: impl Iterator<Item = T::T>,
 ) -> Result<(), ParquetError> {
@@ -239,7 +243,7 @@ fn column<T: DataType>(
 }
 
 /// The next column, in which rows may have none.
-fn optional<T: DataType>(
+pub(crate) fn optional<T: DataType>(
     group: &mut Group<'_>,
     values: impl Iterator<Item = Option<T::T>>,
 ) -> Result<(), ParquetError> {
@@ -259,6 +263,6 @@ fn write<T: DataType>(
     column.close()
 }
 
-fn to_io(error: ParquetError) -> io::Error {
+pub(crate) fn to_io(error: ParquetError) -> io::Error {
     io::Error::other(error)
 }

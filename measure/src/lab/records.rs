@@ -8,7 +8,8 @@
 //!     requests.parquet       RequestRecord a row: what the load driver asked and got, by its own clock
 //!     flows.parquet          FlowLine a row: what lanesplit-measure saw between the taps
 //!     results.json           lanesplit-measure's results
-//!     logs/                  what the programs said
+//!     gateway/               in experiments on overhead: flows and results between taps on both sides of gateway A
+//!     logs/                  what the programs said and were told
 //! ```
 //!
 //! All times are nanoseconds of the wall clock, which is what the taps stamp with, so that both witnesses compare.

@@ -44,7 +44,7 @@ impl Curve {
 }
 
 /// Colours that the colour-blind can tell apart (Okabe, Ito), darkened for thin lines.
-pub(super) fn colour(number: usize) -> RGBColor {
+pub(crate) fn colour(number: usize) -> RGBColor {
     const COLOURS: [RGBColor; 7] = [
         RGBColor(0, 114, 178),
         RGBColor(213, 94, 0),

@@ -4,7 +4,8 @@ mod figure;
 
 use std::fmt::Write;
 
-use figure::{Curve, Points, Scale, chart, colour};
+pub(crate) use figure::colour;
+use figure::{Curve, Points, Scale, chart};
 
 use crate::classes::{MORE, SizeClasses};
 use crate::compare::{ALL, Comparison, Interval, completion_times};
@@ -431,7 +432,8 @@ fn density(sorted: &[f64], least: f64, most: f64) -> Points {
     points
 }
 
-fn html(title: &str, body: &str) -> String {
+/// A page around its body.
+pub(crate) fn html(title: &str, body: &str) -> String {
     format!(
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>{title}</title><style>\
          body{{font:15px/1.45 sans-serif;color:#222;max-width:1320px;margin:2em auto;padding:0 1em}}\
@@ -448,6 +450,7 @@ fn html(title: &str, body: &str) -> String {
     )
 }
 
-fn escaped(text: &str) -> String {
+/// Text as HTML.
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

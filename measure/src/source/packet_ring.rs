@@ -125,17 +125,7 @@ impl PacketRing {
     ///
     /// When the interface is gone.
     pub fn bind(&self, index: u32) -> io::Result<()> {
-        join(&self.socket, index)?;
-        // SAFETY: `sockaddr_ll` is numbers: all zeros are a value of it.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-        address.sll_ifindex = index.cast_signed();
-        let bytes = size_of_val(&address) as libc::socklen_t;
-        let pointer = (&raw const address).cast();
-        // SAFETY: the kernel reads as many bytes of the address as it has.
-        let result = unsafe { libc::bind(self.socket.as_raw_fd(), pointer, bytes) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        listen(&self.socket, index)
     }
 
     /// The next block, if the kernel has handed it over.
@@ -300,6 +290,21 @@ pub fn receive_all(index: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Has a packet socket receive every frame that comes in at an interface, and send to it.
+pub(crate) fn listen(socket: &OwnedFd, index: u32) -> io::Result<()> {
+    join(socket, index)?;
+    // SAFETY: `sockaddr_ll` is numbers: all zeros are a value of it.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index.cast_signed();
+    let bytes = size_of_val(&address) as libc::socklen_t;
+    let pointer = (&raw const address).cast();
+    // SAFETY: the kernel reads as many bytes of the address as it has.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), pointer, bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The interface is promiscuous as long as the socket is open.
 fn join(socket: &OwnedFd, index: u32) -> io::Result<()> {
     let member = libc::packet_mreq {
@@ -331,7 +336,8 @@ fn keep_only(socket: &OwnedFd, snap_bytes: u32) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
+/// Sets an option whose value is a plain structure.
+pub(crate) fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()> {
     let bytes = size_of::<T>() as libc::socklen_t;
     let pointer = std::ptr::from_ref(value).cast();
     // SAFETY: the kernel reads as many bytes as the value has; the options used here are plain structures.
@@ -339,7 +345,8 @@ fn set<T>(socket: &OwnedFd, level: i32, option: i32, value: &T) -> io::Result<()
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn get<T>(socket: &OwnedFd, level: i32, option: i32, value: &mut T) -> io::Result<()> {
+/// Asks for an option whose value is numbers.
+pub(crate) fn get<T>(socket: &OwnedFd, level: i32, option: i32, value: &mut T) -> io::Result<()> {
     let mut bytes = size_of::<T>() as libc::socklen_t;
     let pointer = std::ptr::from_mut(value).cast();
     // SAFETY: the kernel writes no more bytes than the value has, all of them numbers.

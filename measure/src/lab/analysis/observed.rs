@@ -1,0 +1,208 @@
+//! A run, reduced to what figures are made of, so that all runs together fit in memory.
+
+use serde::{Deserialize, Serialize};
+
+use crate::flow::Direction;
+use crate::lab::join::{Accounts, Joined, Witnesses, join};
+use crate::lab::records::{Bulk, RunRecord};
+use crate::lab::store::Run;
+use crate::results::Results;
+
+/// A request and what became of it, between the taps unless it says otherwise.
+#[derive(Debug, Clone)]
+pub(super) struct Observation {
+    pub(super) bulk: Bulk,
+    /// Packets of its bulk, as its kind says: what was sent again makes no flow larger.
+    pub(super) packets: u32,
+    pub(super) bytes: u64,
+    /// First packet of the bulk where it enters, last where it leaves.
+    pub(super) span_ns: Option<(u64, u64)>,
+    /// Of the bulk, if all of it was seen and the request succeeded.
+    pub(super) fct_ns: Option<u64>,
+    /// From connect to the last byte of the answer, by the driver's clock.
+    pub(super) driver_ns: Option<u64>,
+    /// Mean size of the bulk's IPDV.
+    pub(super) jitter_ns: Option<u64>,
+    /// Packets that were lost, both ways.
+    pub(super) lost: u64,
+    /// Packets of the bulk that arrived behind later ones.
+    pub(super) reordered: u64,
+    pub(super) witnesses: Option<Witnesses>,
+    /// How late it began.
+    pub(super) late_ns: u64,
+}
+
+impl Observation {
+    fn of(joined: &Joined<'_>) -> Observation {
+        let request = joined.request;
+        let has_succeeded = request.error.is_none() && request.finished_ns.is_some();
+        let since_start = |ns: u64| ns.saturating_sub(request.started_ns);
+        let bulk = joined.bulk;
+        let lost = |flow: &crate::flow_line::FlowLine| match flow.direction {
+            Some(Direction::Reverse) => flow.unmatched,
+            _ => flow.lost,
+        };
+        Observation {
+            bulk: request.bulk,
+            packets: request.packets,
+            bytes: request.bytes,
+            span_ns: bulk.and_then(|flow| match flow.direction? {
+                Direction::Forward => flow.first_ingress_ns.zip(flow.last_egress_ns),
+                Direction::Reverse => flow.first_egress_ns.zip(flow.last_ingress_ns),
+            }),
+            fct_ns: bulk.filter(|flow| flow.complete && has_succeeded).and_then(|flow| flow.fct_ns),
+            driver_ns: request.finished_ns.filter(|_| has_succeeded).map(since_start),
+            jitter_ns: bulk.and_then(|flow| flow.jitter_ns).map(|ns| ns.round() as u64),
+            lost: [bulk, joined.back].into_iter().flatten().map(lost).sum(),
+            reordered: bulk.map_or(0, |flow| flow.reordered),
+            witnesses: joined.witnesses().filter(|_| has_succeeded),
+            late_ns: request.started_ns.saturating_sub(request.due_ns),
+        }
+    }
+
+    /// Whether the request did not succeed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.driver_ns.is_none()
+    }
+}
+
+/// A run that can be used.
+#[derive(Debug, Clone)]
+pub(super) struct Observed {
+    pub(super) name: String,
+    pub(super) record: RunRecord,
+    /// Of requests that were due behind the warm-up.
+    pub(super) observations: Vec<Observation>,
+    pub(super) line: RunLine,
+    /// Delay over the gateway of site a: median out of the LAN, and into it.
+    pub(super) gateway: Option<GatewayDelay>,
+    /// How far a time of the taps may be off, if the rig was calibrated.
+    pub(super) error_bound_ns: Option<u64>,
+}
+
+/// Delay over one gateway in one run, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GatewayDelay {
+    /// Packets from LAN to WAN.
+    pub outbound_packets: u64,
+    /// Their median.
+    pub outbound_p50: i64,
+    /// Their 99th percentile.
+    pub outbound_p99: i64,
+    /// Packets from WAN to LAN.
+    pub inbound_packets: u64,
+    /// Their median.
+    pub inbound_p50: i64,
+    /// Their 99th percentile.
+    pub inbound_p99: i64,
+}
+
+/// A run, as it is told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunLine {
+    /// Its folder.
+    pub name: String,
+    /// What was set.
+    pub setting: String,
+    /// Which of the repetitions.
+    pub repeat: u32,
+    /// Decided the requests.
+    pub seed: u64,
+    /// Why it is in no figure, if so.
+    pub failure: Option<String>,
+    /// Requests left out because they were due in the warm-up.
+    pub warmup_requests: usize,
+    /// Requests in the figures, unless they failed or were not seen whole.
+    pub requests: usize,
+    /// Those that failed.
+    pub failed: usize,
+    /// Those that succeeded, but whose bulk was not seen from SYN to FIN.
+    pub not_whole: usize,
+    /// Requests and flows that found each other, of the whole run.
+    pub joined: Accounts,
+    /// Packets that the routers' queues sent.
+    pub queues_sent: u64,
+    /// Packets that found a queue full, on the short path and on the long one.
+    pub queues_dropped: [u64; 2],
+    /// Packets that gateways dropped, and by which reasons.
+    pub gateways_dropped: u64,
+    /// The same by reason.
+    pub gateways_reasons: String,
+    /// Processor time of all programs by the run's duration: 1 is one core.
+    pub cores: f64,
+}
+
+impl RunLine {
+    /// Of a run that cannot be used.
+    pub(super) fn failed(name: &str, record: Option<&RunRecord>, why: &str) -> RunLine {
+        RunLine {
+            name: name.into(),
+            setting: record
+                .map_or("not known".into(), |record| super::setting_text(&record.settings)),
+            repeat: record.map_or(0, |record| record.repeat),
+            seed: record.map_or(0, |record| record.settings.seed),
+            failure: Some(why.into()),
+            ..RunLine::default()
+        }
+    }
+}
+
+impl Observed {
+    pub(super) fn of(run: &Run) -> Observed {
+        let (joined, accounts) = join(&run.requests, &run.flows);
+        let record = &run.record;
+        let from_ns = record.started_ns + u64::from(record.settings.warmup_s) * 1_000_000_000;
+        let counted = || joined.iter().filter(|joined| joined.request.due_ns >= from_ns);
+        let observations: Vec<Observation> = counted().map(Observation::of).collect();
+        let failed = observations.iter().filter(|one| one.has_failed()).count();
+        let whole = observations.iter().filter(|one| one.fct_ns.is_some()).count();
+        let reasons = record.gateways.iter().flat_map(|gateway| {
+            let site = &gateway.site;
+            gateway.dropped.iter().map(move |(why, count)| format!("{site}: {count} {why}"))
+        });
+        let duration_ns = record.ended_ns.saturating_sub(record.started_ns).max(1);
+        let line = RunLine {
+            name: run.name.clone(),
+            setting: super::setting_text(&record.settings),
+            repeat: record.repeat,
+            seed: record.settings.seed,
+            failure: None,
+            warmup_requests: run.requests.len() - observations.len(),
+            requests: observations.len(),
+            failed,
+            not_whole: observations.len() - failed - whole,
+            joined: accounts,
+            queues_sent: record.queues.iter().map(|queue| queue.sent).sum(),
+            queues_dropped: ["short", "long"].map(|path| {
+                let of_path = record.queues.iter().filter(|queue| queue.path == path);
+                of_path.map(|queue| queue.dropped).sum()
+            }),
+            gateways_dropped: record.gateways.iter().flat_map(|one| one.dropped.values()).sum(),
+            gateways_reasons: reasons.collect::<Vec<_>>().join(", "),
+            cores: record.cpu_s.values().sum::<f64>() / (duration_ns as f64 / 1e9),
+        };
+        Observed {
+            name: run.name.clone(),
+            record: record.clone(),
+            observations,
+            line,
+            gateway: run.gateway.as_ref().and_then(gateway_delay),
+            error_bound_ns: run
+                .results
+                .as_ref()
+                .and_then(|found| found.error_bound.calibrated_ns()),
+        }
+    }
+}
+
+fn gateway_delay(results: &Results) -> Option<GatewayDelay> {
+    let (out, into) = (&results.forward.delay_ns, &results.reverse.delay_ns);
+    Some(GatewayDelay {
+        outbound_packets: out.samples,
+        outbound_p50: out.p50?,
+        outbound_p99: out.p99?,
+        inbound_packets: into.samples,
+        inbound_p50: into.p50?,
+        inbound_p99: into.p99?,
+    })
+}

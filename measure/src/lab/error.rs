@@ -1,0 +1,103 @@
+//! Why the laboratory cannot go on, or a run cannot be used.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+/// Each names the thing and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// Namespaces are root's.
+    #[error("network namespaces need root: sudo env \"PATH=$PATH\" lanesplit-lab ...")]
+    NotRoot,
+    /// A program of this project is not there.
+    #[error(
+        "there is no {name} beside {}: cargo build --release --locked -p dataplane -p measure",
+        beside.display()
+    )]
+    NoSibling {
+        /// The program.
+        name: &'static str,
+        /// The folder.
+        beside: PathBuf,
+    },
+    /// A program of the system is not there.
+    #[error("{} not installed: scripts/install-dependencies --demo", programs.join(", "))]
+    NoTools {
+        /// Those that lack.
+        programs: Vec<&'static str>,
+    },
+    /// A command that builds the testbed failed.
+    #[error("`{command}` failed: {said}")]
+    Command {
+        /// All of it.
+        command: String,
+        /// What it wrote to standard error.
+        said: String,
+    },
+    /// A program could not be started.
+    #[error("cannot start {program}: {cause}")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {cause}; check that its folder exists, may be written and has room", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A file or an answer is not what was expected.
+    #[error("{what} cannot be understood: {cause}")]
+    Content {
+        /// Whose it is.
+        what: String,
+        /// Why.
+        cause: String,
+    },
+    /// A program ended before its time, or badly.
+    #[error("{program} ended ({status}): {said}")]
+    Ended {
+        /// The program.
+        program: String,
+        /// Its exit status.
+        status: String,
+        /// The end of its log.
+        said: String,
+    },
+    /// Something did not happen in time.
+    #[error("waited {bound:?} for {what}, in vain: {said}")]
+    Waited {
+        /// For what.
+        what: String,
+        /// How long.
+        bound: Duration,
+        /// The end of a log that may tell.
+        said: String,
+    },
+    /// Somebody wants this to end.
+    #[error("ended by {0}")]
+    Interrupted(Signal),
+}
+
+impl LabError {
+    /// For `map_err` of what is done to a file.
+    pub fn file(path: &Path) -> impl FnOnce(std::io::Error) -> LabError {
+        move |cause| LabError::File { path: path.to_owned(), cause }
+    }
+
+    /// For `map_err` of what reads words of others.
+    pub fn content<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> LabError {
+        move |cause| LabError::Content { what: what.into(), cause: cause.to_string() }
+    }
+
+    /// Whether all must end, and not this run alone.
+    pub fn ends_all(&self) -> bool {
+        matches!(self, LabError::Interrupted(_))
+    }
+}

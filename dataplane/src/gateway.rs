@@ -1,11 +1,13 @@
 //! The gateway without its wires: packets and their times go in, verdicts come out.
 //!
 //! No socket, no frame memory, no clock: the wire, a capture file, a simulator and a fuzzer all drive this
-//! same code. A batch goes through three stages, each over many packets at once, so that a flow table much
-//! larger than the cache is limited by how many lines the memory can fetch, not by how long one takes:
+//! same code. A batch goes through three stages, a group of packets at a time. While one group is in the last
+//! stage, the memory fetches what the next two will need, so that a flow table much larger than the cache costs
+//! what the processor would have to do anyway:
 //!
 //! ```text
-//! parse, hash, prefetch  ->  look up and count  ->  mark or route
+//! parse, hash, prefetch  ->  locate, prefetch  ->  look up and count, mark or route
+//!      group n + 2              group n + 1                   group n
 //! ```
 //!
 //! Inline, the gateway is a wire: what comes in on one port goes out of the other, in order. TCP from LAN to
@@ -27,8 +29,13 @@ use crate::verdict::{DropReason, Outcome, Untouched, Verdict};
 use crate::wire::frame::{Frame, Transport};
 use crate::wire::window::Unparsed;
 
-/// Packets that go through a stage together: enough to keep the memory busy, few enough for the cache.
-const STAGE_PACKETS: usize = 64;
+/// Packets that go through a stage together.
+const GROUP_PACKETS: usize = 16;
+/// Groups between the first stage and the end of the last.
+const GROUPS: usize = 3;
+
+/// A group of packets between two stages.
+type Group = [Staged; GROUP_PACKETS];
 
 /// What may change while packets flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +64,8 @@ pub struct Gateway {
     settings: Settings,
     classifier: Classifier,
     counters: Counters,
-    staged: Box<[Staged; STAGE_PACKETS]>,
+    /// Taken in turn.
+    groups: Box<[Group; GROUPS]>,
     /// In routed mode.
     router: Option<Box<Router>>,
     /// The latest time seen: time never runs backwards.
@@ -68,14 +76,12 @@ pub struct Gateway {
 impl Gateway {
     /// All memory that a gateway will ever use is taken here.
     pub fn new(settings: Settings, capacity: Capacity, secret: Secret) -> Self {
+        let nothing = Staged { frame: Frame::default(), hash: 0, bucket: 0, untouched: None };
         Gateway {
             settings,
             classifier: Classifier::new(settings.rule, capacity, secret),
             counters: Counters::default(),
-            staged: Box::new(
-                [Staged { frame: Frame::default(), hash: 0, bucket: 0, untouched: None };
-                    STAGE_PACKETS],
-            ),
+            groups: Box::new([[nothing; GROUP_PACKETS]; GROUPS]),
             router: None,
             now_ns: 0,
             swept_ns: 0,
@@ -96,16 +102,22 @@ impl Gateway {
     /// Decides on every packet of a batch, in order, and marks those that are classified. A packet stamped
     /// earlier than one before it is handled at the time of that one.
     pub fn process<O: Observer>(&mut self, batch: &mut [Packet<'_>], observer: &mut O) {
-        for (chunk, packets) in batch.chunks_mut(STAGE_PACKETS).enumerate() {
-            let before_ns = self.now_ns;
-            self.parse(packets);
-            self.look_up(packets, observer);
-            match self.router {
-                None => self.mark(packets),
-                Some(_) => self.route(packets, chunk * STAGE_PACKETS, before_ns),
+        let groups = batch.len().div_ceil(GROUP_PACKETS);
+        for step in 0..groups + GROUPS - 1 {
+            if step < groups {
+                self.parse(step, group_of(batch, step));
             }
-            self.counters.count(packets);
+            if let Some(number) = step.checked_sub(1).filter(|&number| number < groups) {
+                self.locate(number, group_of(batch, number).len());
+            }
+            if let Some(number) = step.checked_sub(2) {
+                self.decide(number, group_of(batch, number), observer);
+            }
         }
+        if let Some(router) = &mut self.router {
+            router.settle();
+        }
+        self.counters.count(batch);
     }
 
     /// A packet that waited was sent after all, or was given up.
@@ -164,10 +176,11 @@ impl Gateway {
         counters
     }
 
-    /// Every bucket that the next stage will look into is on its way when this is done.
-    fn parse(&mut self, packets: &[Packet<'_>]) {
+    /// Every first bucket that the next stage will look into is on its way when this is done.
+    fn parse(&mut self, number: usize, packets: &[Packet<'_>]) {
         let nothing = self.settings.rule.policy == Policy::None;
-        for (packet, staged) in packets.iter().zip(self.staged.iter_mut()) {
+        let group = &mut self.groups[number % GROUPS];
+        for (packet, staged) in packets.iter().zip(group) {
             // A router wants to know of every packet from the LAN whether its headers are sound.
             if nothing && self.router.is_none() || packet.ingress == PortId::Wan {
                 staged.untouched = Some(Untouched::Unclassified);
@@ -182,52 +195,61 @@ impl Gateway {
                 staged.hash = self.classifier.prepare(&staged.frame);
             }
         }
-        for staged in &mut self.staged[..packets.len()] {
+    }
+
+    /// The same of the bucket that a flow is in.
+    fn locate(&mut self, number: usize, packets: usize) {
+        for staged in &mut self.groups[number % GROUPS][..packets] {
             if staged.untouched.is_none() {
                 staged.bucket = self.classifier.locate(&staged.frame, staged.hash);
             }
         }
     }
 
-    fn look_up<O: Observer>(&mut self, packets: &mut [Packet<'_>], observer: &mut O) {
+    fn decide<O: Observer>(&mut self, number: usize, packets: &mut [Packet<'_>], observer: &mut O) {
         let mut now_ns = self.now_ns;
         let mut received_bytes = 0;
-        for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
+        let group = &self.groups[number % GROUPS];
+        for (index, (packet, staged)) in packets.iter_mut().zip(group).enumerate() {
             now_ns = now_ns.max(packet.received_ns);
             received_bytes += u64::from(packet.wire_bytes);
             packet.outcome = match staged.untouched {
                 Some(reason) => Outcome::Untouched(reason),
                 None => classify(&mut self.classifier, staged, packet, now_ns, observer),
             };
-            let egress = packet.ingress.opposite();
-            packet.verdict = if packet.wire_bytes > self.settings.frame_bytes_max[egress.index()] {
-                Verdict::Drop(DropReason::ExceedsMtu)
-            } else {
-                Verdict::Transmit(egress)
-            };
+            match &mut self.router {
+                None => forward(&self.settings, packet, staged.frame.ip_offset),
+                Some(router) => {
+                    let position = number * GROUP_PACKETS + index;
+                    router.route(packet, position, staged.frame.ip_offset, staged.hash, now_ns);
+                }
+            }
         }
         self.now_ns = now_ns;
         self.counters.bytes.received += received_bytes;
     }
+}
 
-    /// `first` is the position of the first of these packets in their batch, `now_ns` the latest time before them.
-    fn route(&mut self, packets: &mut [Packet<'_>], first: usize, mut now_ns: u64) {
-        let Some(router) = &mut self.router else { return };
-        for (index, (packet, staged)) in packets.iter_mut().zip(self.staged.iter()).enumerate() {
-            let Staged { frame, hash, .. } = staged;
-            now_ns = now_ns.max(packet.received_ns);
-            router.route(packet, first + index, frame.ip_offset, *hash, now_ns);
-        }
-        router.settle();
-    }
+/// One of a batch's groups, all of which but the last are full.
+#[inline(always)]
+fn group_of<'b, 'a>(batch: &'b mut [Packet<'a>], number: usize) -> &'b mut [Packet<'a>] {
+    let first = number * GROUP_PACKETS;
+    let end = batch.len().min(first + GROUP_PACKETS);
+    &mut batch[first..end]
+}
 
-    fn mark(&mut self, packets: &mut [Packet<'_>]) {
-        for (packet, staged) in packets.iter_mut().zip(self.staged.iter()) {
-            if let Outcome::Classified(class) = packet.outcome {
-                self.settings.lanes.of(class).apply(&mut packet.bytes, staged.frame.ip_offset);
-            }
-        }
+/// What a wire does: a packet leaves by the other port, marked if it has a class.
+#[inline(always)]
+fn forward(settings: &Settings, packet: &mut Packet<'_>, ip_offset: usize) {
+    if let Outcome::Classified(class) = packet.outcome {
+        settings.lanes.of(class).apply(&mut packet.bytes, ip_offset);
     }
+    let egress = packet.ingress.opposite();
+    packet.verdict = if packet.wire_bytes > settings.frame_bytes_max[egress.index()] {
+        Verdict::Drop(DropReason::ExceedsMtu)
+    } else {
+        Verdict::Transmit(egress)
+    };
 }
 
 #[inline(always)]

@@ -263,18 +263,7 @@ impl<P: Port> Worker<P> {
         ingress: PortId,
         now_ns: u64,
     ) -> ArrayVec<usize, BURST_MAX> {
-        let mut batch: ArrayVec<Packet<'_>, BURST_MAX> = burst
-            .iter_mut()
-            .map(|frame| {
-                let bytes = P::buffer(&self.frames, frame);
-                // Where packets are copied, another core has just written them. Fetching a whole burst at
-                // once costs little more than fetching one.
-                if let Some(first) = bytes.first() {
-                    memory::prefetch(first);
-                }
-                Packet::new(bytes, ingress, now_ns)
-            })
-            .collect();
+        let mut batch = batch_of::<P>(&self.frames, burst, ingress, now_ns);
         self.gateway.process(&mut batch, &mut Unobserved);
         let dropped = |packet: &Packet<'_>| matches!(packet.verdict, Verdict::Drop(_));
         batch.iter().enumerate().filter(|(_, packet)| dropped(packet)).map(|(at, _)| at).collect()
@@ -351,4 +340,24 @@ impl<P: Port> Worker<P> {
             }
         }
     }
+}
+
+/// The packets of a burst, on their way to the gateway.
+#[inline(always)]
+fn batch_of<'a, P: Port>(
+    frames: &'a P::Frames,
+    burst: &'a mut Burst<P::Frame>,
+    ingress: PortId,
+    now_ns: u64,
+) -> ArrayVec<Packet<'a>, BURST_MAX> {
+    let packet = |frame: &'a mut P::Frame| {
+        let bytes = P::buffer(frames, frame);
+        // Where packets are copied, another core has just written them. Fetching a whole burst at once costs
+        // little more than fetching one.
+        if let Some(first) = bytes.first() {
+            memory::prefetch(first);
+        }
+        Packet::new(bytes, ingress, now_ns)
+    };
+    burst.iter_mut().map(packet).collect()
 }

@@ -24,6 +24,7 @@ use std::net::IpAddr;
 
 use super::ecn;
 use super::sequence::Numbers;
+use super::template::Template;
 use super::tunnel::Tunnel;
 use crate::wire::buffer::Buffer;
 use crate::wire::ethernet;
@@ -151,12 +152,24 @@ impl Encapsulator {
         self.length
     }
 
+    /// What the outer headers come to for IPv4 packets, with the Ethernet header `link`; none when the tunnel asks
+    /// of a packet what a template has not.
+    pub fn template(&self, link: &[u8; ethernet::HEADER_BYTES]) -> Option<Template> {
+        let is_plain = self.version == Version::V4
+            && self.dont_fragment
+            && !self.udp
+            && !self.gre_checksum
+            && self.sequence_offset.is_none();
+        let outer = &self.prepared[..self.length];
+        is_plain.then(|| Template::new(link, outer, self.ip_sum, self.dscp))
+    }
+
     /// Encapsulates the frame whose IP header follows an untagged Ethernet header; Ethernet padding goes. The
     /// MAC addresses are `link`'s (its EtherType is not looked at). `entropy` tells the flow from others: all
     /// packets of a flow have the same. Returns the bytes of the new frame on the wire, which are more than
     /// are in `buffer` when it holds a cut capture record. Whether the outer packet fits the tunnel's MTU is
     /// for the caller to know before.
-    #[inline]
+    #[inline(always)]
     pub fn encapsulate(
         &self,
         buffer: &mut Buffer<'_>,
@@ -202,9 +215,10 @@ impl Encapsulator {
         if !buffer.insert(ethernet::HEADER_BYTES, self.length) {
             return Err(Refusal::NoRoom);
         }
-        buffer[..12].copy_from_slice(&link[..12]);
-        buffer[12..14].copy_from_slice(&self.ether_type);
-        let header = &mut buffer[ethernet::HEADER_BYTES..][..self.length];
+        let (ethernet, header) =
+            buffer[..ethernet::HEADER_BYTES + self.length].split_at_mut(ethernet::HEADER_BYTES);
+        ethernet[..12].copy_from_slice(&link[..12]);
+        ethernet[12..].copy_from_slice(&self.ether_type);
         self.write(header, payload_sum, &inner, outer_bytes, entropy);
         Ok(ethernet::HEADER_BYTES + outer_bytes)
     }
@@ -371,6 +385,7 @@ fn flow_label(entropy: u16) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::hop;
     use etherparse::{IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
 
     const LINK: [u8; 14] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0xff, 0xff];
@@ -427,6 +442,48 @@ mod tests {
     fn encapsulated(tunnel: &Tunnel, inner: &[u8]) -> Vec<u8> {
         let encapsulator = Encapsulator::new(tunnel, Numbers::default());
         send(&encapsulator, inner, 0x1234)
+    }
+
+    #[test]
+    fn a_template_makes_of_a_plain_packet_what_its_encapsulator_does() {
+        for (key, dscp) in [(None, None), (Some(7), None), (None, Some(46)), (Some(0), Some(0))] {
+            let tunnel = Tunnel { key, dscp, ..tunnel(Version::V4) };
+            let encapsulator = Encapsulator::new(&tunnel, Numbers::default());
+            let template = encapsulator.template(&LINK).expect("a plain tunnel");
+            assert_eq!(template.overhead_bytes(), encapsulator.overhead_bytes());
+            for traffic_class in 0..=255 {
+                let packet = inner(Version::V4, traffic_class);
+                let mut storage = [0xee; 2048];
+                storage[14..14 + packet.len()].copy_from_slice(&packet);
+                let mut buffer = Buffer::new(&mut storage, 14 + packet.len() + 9);
+                assert!(template.encapsulate(&mut buffer, packet.len() as u16));
+                let mut expected = send(&encapsulator, &packet, 0);
+                hop::take(&mut expected, 14 + encapsulator.overhead_bytes());
+                assert_eq!(buffer[..], expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tunnel_with_options_and_a_packet_without_room_have_no_template() {
+        let plain = tunnel(Version::V4);
+        let others = [
+            tunnel(Version::V6),
+            Tunnel { udp: true, ..plain },
+            Tunnel { sequence: true, ..plain },
+            Tunnel { checksum: true, ..plain },
+            Tunnel { dont_fragment: false, ..plain },
+        ];
+        for tunnel in others {
+            assert!(Encapsulator::new(&tunnel, Numbers::default()).template(&LINK).is_none());
+        }
+        let template = Encapsulator::new(&plain, Numbers::default()).template(&LINK);
+        let mut frame = [&LINK[..], &inner(Version::V4, 0)].concat();
+        let before = frame.clone();
+        let inner_bytes = frame.len() as u16 - 14;
+        let mut buffer = Buffer::from(&mut frame);
+        assert!(!template.expect("a plain tunnel").encapsulate(&mut buffer, inner_bytes));
+        assert_eq!(frame, before);
     }
 
     fn send(encapsulator: &Encapsulator, inner: &[u8], entropy: u16) -> Vec<u8> {

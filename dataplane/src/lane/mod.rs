@@ -2,7 +2,7 @@
 //!
 //! * [`mark`] rewrites the DSCP
 //! * [`tunnel`] is what is configured of a GRE tunnel
-//! * [`encapsulation`] is its way out, [`decapsulation`] its way in: the border of a site, which knows the
+//! * [`encapsulation`] is its way out, by a [`template`] for plain packets where the tunnel has one; [`decapsulation`] its way in: the border of a site, which knows the
 //!   [`prefixes`] of both sites
 //! * [`sequence`] numbers what goes out and judges the numbers that come in, [`ecn`] carries congestion across
 //! * [`fragmentation`] cuts what does not fit a lane, [`path_mtu`] hears what does not fit the way, and
@@ -21,6 +21,7 @@ pub mod prefixes;
 pub mod rate_limit;
 mod reasons;
 pub mod sequence;
+pub mod template;
 pub mod tunnel;
 
 use std::net::IpAddr;

@@ -87,6 +87,12 @@ pub struct Lowered {
 struct Lane {
     tunnel: Tunnel,
     numbers: Numbers,
+    mtu: LaneMtu,
+}
+
+/// The path MTU of one lane. Clones share it.
+#[derive(Debug, Clone)]
+pub struct LaneMtu {
     overhead_bytes: u16,
     /// Without any error.
     mtu_bytes: u16,
@@ -95,7 +101,7 @@ struct Lane {
     lowered: Arc<AtomicU64>,
 }
 
-/// Bits of the MTU in [`Lane::lowered`].
+/// Bits of the MTU in [`LaneMtu::lowered`].
 const MTU_BITS: u64 = 0xffff;
 
 /// The path MTU of every lane. Clones share it, but not what they count.
@@ -135,22 +141,26 @@ impl PathMtus {
         overhead_bytes: u16,
         mtu_bytes: u16,
     ) -> usize {
-        let (tunnel, lowered) = (*tunnel, Arc::default());
-        self.lanes.push(Lane { tunnel, numbers, overhead_bytes, mtu_bytes, lowered });
+        let mtu = LaneMtu { overhead_bytes, mtu_bytes, lowered: Arc::default() };
+        self.lanes.push(Lane { tunnel: *tunnel, numbers, mtu });
         self.lanes.len() - 1
     }
 
     /// Largest outer packet of a lane, in bytes.
     #[inline]
     pub fn mtu_bytes(&self, lane: usize, now_ns: u64) -> u16 {
-        self.lanes[lane].mtu_bytes_at(now_ns)
+        self.lanes[lane].mtu.bytes(now_ns)
     }
 
     /// Largest inner packet of a lane, in bytes.
     #[inline]
     pub fn inner_mtu_bytes(&self, lane: usize, now_ns: u64) -> u16 {
-        let lane = &self.lanes[lane];
-        lane.mtu_bytes_at(now_ns).saturating_sub(lane.overhead_bytes)
+        self.lanes[lane].mtu.inner_bytes(now_ns)
+    }
+
+    /// The path MTU of a lane, for whoever asks often.
+    pub fn of_lane(&self, lane: usize) -> LaneMtu {
+        self.lanes[lane].mtu.clone()
     }
 
     /// Errors that were believed.
@@ -195,7 +205,7 @@ impl PathMtus {
                     first = Some(Lowered {
                         lane: index,
                         mtu_bytes,
-                        inner_mtu_bytes: mtu_bytes - lane.overhead_bytes,
+                        inner_mtu_bytes: mtu_bytes - lane.mtu.overhead_bytes,
                         inner: inner.filter(|inner| is_enough(&frame[inner.clone()])),
                     });
                 }
@@ -271,17 +281,25 @@ impl PathMtus {
     }
 }
 
-impl Lane {
+impl LaneMtu {
+    /// Largest inner packet, in bytes.
     #[inline(always)]
-    fn mtu_bytes_at(&self, now_ns: u64) -> u16 {
-        self.mtu_bytes_of(self.lowered.load(Ordering::Relaxed), now_ns)
+    pub fn inner_bytes(&self, now_ns: u64) -> u16 {
+        self.bytes(now_ns).saturating_sub(self.overhead_bytes)
     }
 
     #[inline(always)]
-    fn mtu_bytes_of(&self, lowered: u64, now_ns: u64) -> u16 {
+    fn bytes(&self, now_ns: u64) -> u16 {
+        self.bytes_of(self.lowered.load(Ordering::Relaxed), now_ns)
+    }
+
+    #[inline(always)]
+    fn bytes_of(&self, lowered: u64, now_ns: u64) -> u16 {
         if now_ns < lowered & !MTU_BITS { lowered as u16 } else { self.mtu_bytes }
     }
+}
 
+impl Lane {
     /// Whether this lane could have sent the packet; where its inner packet starts, when the quotation goes so
     /// far.
     fn sent(
@@ -295,7 +313,7 @@ impl Lane {
         let is_ours = (quoted.source, quoted.destination) == (tunnel.local, tunnel.remote)
             && quoted.protocol == protocol
             && quoted.ttl <= tunnel.ttl
-            && quoted.total_bytes <= u32::from(self.mtu_bytes)
+            && quoted.total_bytes <= u32::from(self.mtu.mtu_bytes)
             // Nobody complains of a packet that may be fragmented.
             && quoted.dont_fragment
             && (tunnel.dont_fragment || report.version == Version::V6);
@@ -369,8 +387,9 @@ impl Lane {
         }
         let until_ns = now_ns.saturating_add(LOWERED_FOR_NS);
         let lowered = until_ns & !MTU_BITS | u64::from(mtu_bytes);
-        let is_lower = |before| mtu_bytes < self.mtu_bytes_of(before, now_ns);
-        self.lowered
+        let is_lower = |before| mtu_bytes < self.mtu.bytes_of(before, now_ns);
+        self.mtu
+            .lowered
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
                 is_lower(before).then_some(lowered)
             })

@@ -34,10 +34,11 @@ pub(super) enum Onward {
 impl Router {
     /// Tells the sender of a packet why it goes no further. `lane` is the one it came in by, through which the
     /// error goes back; without one it goes back by the route to the sender.
+    #[cold]
     pub(super) fn tell(
         &mut self,
         packet: &Packet<'_>,
-        header: &Header,
+        header: Header,
         told: Told,
         lane: Option<usize>,
         now_ns: u64,
@@ -56,7 +57,7 @@ impl Router {
     fn write_error(
         &mut self,
         packet: &Packet<'_>,
-        header: &Header,
+        header: Header,
         told: Told,
         lane: Option<usize>,
     ) -> Option<()> {
@@ -125,10 +126,11 @@ impl Router {
 
     /// A packet of more than `mtu_bytes`: in pieces when its sender allows it, else its sender is told. `lane` is
     /// the one it came in by.
+    #[cold]
     pub(super) fn too_big(
         &mut self,
         packet: &Packet<'_>,
-        header: &Header,
+        header: Header,
         mtu_bytes: u16,
         onward: Onward,
         lane: Option<usize>,
@@ -150,7 +152,7 @@ impl Router {
     fn fragment(
         &mut self,
         packet: &Packet<'_>,
-        header: &Header,
+        header: Header,
         mtu_bytes: u16,
         onward: Onward,
     ) -> Result<(), DropReason> {

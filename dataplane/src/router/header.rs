@@ -104,7 +104,7 @@ pub(super) fn is_sound(packet: &Packet<'_>) -> bool {
 }
 
 /// Whether it may be a TCP segment with SYN: surely not one in nearly every packet.
-#[inline]
+#[inline(always)]
 pub(super) fn may_be_syn(frame: &[u8]) -> bool {
     let flags_at = |offset: usize| frame.get(offset + FLAGS).is_some_and(|flags| flags & SYN != 0);
     if frame[IP] >> 4 == 4 {

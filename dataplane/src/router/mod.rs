@@ -14,6 +14,7 @@
 
 mod counters;
 mod errors;
+mod express;
 mod header;
 mod way;
 
@@ -39,6 +40,7 @@ use crate::wire::mss;
 
 pub use counters::{IcmpCounters, LaneCounters, RouterCounters};
 use errors::{Onward, Told};
+use express::Express;
 use header::{Header, flow_hash_of, hash_of, is_sound, may_be_syn};
 use way::{Next, Way};
 
@@ -101,6 +103,8 @@ pub struct Router {
     local: Prefixes,
     remote: Prefixes,
     ways: [Way; 2],
+    /// Of both ways.
+    express: [Option<Express>; 2],
     has_plain_lane: bool,
     /// Whether this machine has an address in a network of another site.
     has_own_remote: bool,
@@ -122,7 +126,13 @@ impl Router {
     pub fn new(site: &Site, fib: Arc<Fib>) -> Self {
         let (mut tunnels, mut lane_of_tunnel) = (Vec::new(), Vec::new());
         let ways = [0, 1].map(|lane| {
-            let way = Way::new(&site.lanes[lane], tunnels.len(), &site.numbers[lane], &fib);
+            let way = Way::new(
+                &site.lanes[lane],
+                tunnels.len(),
+                &site.numbers[lane],
+                &site.path_mtus,
+                &fib,
+            );
             if let Lane::Gre(tunnel) = &site.lanes[lane] {
                 tunnels.push(*tunnel);
                 lane_of_tunnel.push(lane);
@@ -137,6 +147,7 @@ impl Router {
             fib,
             local: site.local.clone(),
             remote: site.remote.clone(),
+            express: ways.each_ref().map(Way::express),
             ways,
             lane_of_tunnel,
             tunnel_ends: tunnels.iter().map(|tunnel| tunnel.local).collect(),
@@ -158,6 +169,7 @@ impl Router {
         for way in &mut self.ways {
             way.follow(&fib);
         }
+        self.express = self.ways.each_ref().map(Way::express);
         self.has_own_remote = has_own(&fib, &self.remote);
         self.fib = fib;
     }
@@ -210,6 +222,10 @@ impl Router {
         flow_hash: u64,
         now_ns: u64,
     ) {
+        if let Some(port) = self.express(packet, now_ns) {
+            packet.verdict = Verdict::Transmit(port);
+            return;
+        }
         let decided = match packet.ingress {
             PortId::Lan => self.outbound(packet, position, ip_offset, flow_hash, now_ns),
             PortId::Wan => self.inbound(packet, position, now_ns),
@@ -217,6 +233,18 @@ impl Router {
         packet.verdict = decided.unwrap_or_else(Verdict::Drop);
     }
 
+    /// See [`Express`].
+    #[inline(always)]
+    fn express(&mut self, packet: &mut Packet<'_>, now_ns: u64) -> Option<PortId> {
+        let Outcome::Classified(class) = packet.outcome else { return None };
+        let lane = class as usize;
+        let express = self.express[lane].as_ref().filter(|_| !self.has_own_remote)?;
+        let port = express.take(packet, &self.remote, now_ns)?;
+        self.tally(lane, packet.wire_bytes - IP as u32);
+        Some(port)
+    }
+
+    #[inline(never)]
     fn outbound(
         &mut self,
         packet: &mut Packet<'_>,
@@ -261,6 +289,7 @@ impl Router {
     }
 
     /// Encapsulates a packet that fits, cuts up one that does not and may be, and tells the sender of any other.
+    #[inline(always)]
     fn enter_tunnel(
         &mut self,
         packet: &mut Packet<'_>,
@@ -275,35 +304,36 @@ impl Router {
         let Way::Tunnel(way) = &self.ways[lane] else { unreachable!("the caller looked") };
         let entropy = (flow_hash >> 16) as u16;
         let is_too_big = header.bytes > u32::from(inner_mtu_bytes);
-        // A packet is moved slowly when some of its bytes were just written: the hop is taken after the move,
+        // A packet is moved slowly when some of its bytes were just written: the hop is written after the move,
         // unless the packet is summed or quoted before it.
         let takes_hop_first =
             is_too_big || way.encapsulator.sums_payload() || matches!(way.next, Next::Nowhere(_));
+        let hop = hop::taken(&packet.bytes, IP);
         if takes_hop_first {
-            hop::take(&mut packet.bytes, IP);
+            hop.write(&mut packet.bytes, IP);
         }
         if is_too_big {
             let onward = Onward::Tunnel { lane, entropy };
-            return self.too_big(packet, header, inner_mtu_bytes, onward, None, now_ns);
+            return self.too_big(packet, *header, inner_mtu_bytes, onward, None, now_ns);
         }
-        let (verdict, link) = match way.next {
-            Next::Known { port, link, .. } => (Verdict::Transmit(port), link),
-            Next::Unresolved { port, address } => {
+        let (verdict, link) = match &way.next {
+            Next::Known { port, link, .. } => (Verdict::Transmit(*port), link),
+            &Next::Unresolved { port, address } => {
                 if !self.outbox.wait(Wait { position, port, address }) {
                     return Err(DropReason::Unresolved);
                 }
-                (Verdict::Wait, [0; LINK_HEADER_BYTES])
+                (Verdict::Wait, &[0; LINK_HEADER_BYTES])
             }
             Next::Nowhere(_) => {
-                self.tell(packet, header, Told::Unreachable, None, now_ns);
+                self.tell(packet, *header, Told::Unreachable, None, now_ns);
                 return Err(DropReason::NoRoute);
             }
         };
-        match way.encapsulator.encapsulate(&mut packet.bytes, &link, entropy) {
+        match way.encapsulator.encapsulate(&mut packet.bytes, link, entropy) {
             Ok(wire_bytes) => {
                 packet.wire_bytes = wire_bytes as u32;
                 if !takes_hop_first {
-                    hop::take(&mut packet.bytes, IP + way.encapsulator.overhead_bytes());
+                    hop.write(&mut packet.bytes, IP + way.encapsulator.overhead_bytes());
                 }
             }
             Err(refusal) => {
@@ -390,7 +420,7 @@ impl Router {
                     let mtu_bytes = u16::try_from(mtu_bytes).unwrap_or(u16::MAX);
                     return self.too_big(
                         packet,
-                        header,
+                        *header,
                         mtu_bytes,
                         Onward::Port(port),
                         lane,
@@ -414,7 +444,7 @@ impl Router {
             }
             Next::Nowhere(reason) => {
                 if reason == DropReason::NoRoute {
-                    self.tell(packet, header, Told::Unreachable, lane, now_ns);
+                    self.tell(packet, *header, Told::Unreachable, lane, now_ns);
                 }
                 Err(reason)
             }
@@ -422,6 +452,7 @@ impl Router {
     }
 
     /// Whether a hop can be taken from a packet; when not, its sender is told.
+    #[inline(always)]
     fn check_hop(
         &mut self,
         packet: &Packet<'_>,
@@ -430,7 +461,7 @@ impl Router {
         now_ns: u64,
     ) -> Result<(), DropReason> {
         if hop::is_last(&packet.bytes, IP) {
-            self.tell(packet, header, Told::TimeExceeded, lane, now_ns);
+            self.tell(packet, *header, Told::TimeExceeded, lane, now_ns);
             return Err(DropReason::HopLimit);
         }
         Ok(())
@@ -440,7 +471,7 @@ impl Router {
     #[inline]
     fn inner_mtu_bytes(&self, lane: usize, now_ns: u64) -> u16 {
         let Way::Tunnel(way) = &self.ways[lane] else { return u16::MAX };
-        let path = self.path_mtus.inner_mtu_bytes(way.number, now_ns);
+        let path = way.path.inner_bytes(now_ns);
         match way.next {
             Next::Known { mtu_bytes, .. } => {
                 let overhead_bytes = way.encapsulator.overhead_bytes() as u32;
@@ -450,11 +481,16 @@ impl Router {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn clamp(&mut self, packet: &mut Packet<'_>, mtu_bytes: u16) {
         if !may_be_syn(&packet.bytes) {
             return;
         }
+        self.clamp_syn(packet, mtu_bytes);
+    }
+
+    #[cold]
+    fn clamp_syn(&mut self, packet: &mut Packet<'_>, mtu_bytes: u16) {
         let wire_bytes = packet.wire_bytes as usize;
         let clamped = mss::clamp(&mut packet.bytes, wire_bytes, IP, mtu_bytes);
         self.counters.mss_clamped += u64::from(clamped);

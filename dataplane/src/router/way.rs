@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
+use super::express::Express;
 use crate::batch::PortId;
 use crate::fib::{Fib, LINK_HEADER_BYTES, Resolution};
 use crate::lane::Lane;
 use crate::lane::encapsulation::Encapsulator;
 use crate::lane::mark::Mark;
+use crate::lane::path_mtu::{LaneMtu, PathMtus};
 use crate::lane::sequence::Numbers;
 use crate::verdict::DropReason;
 
@@ -34,24 +36,38 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) struct TunnelWay {
     pub(super) encapsulator: Encapsulator,
-    /// Which of the gateway's tunnels it is, counted from 0.
-    pub(super) number: usize,
     pub(super) remote: IpAddr,
+    /// Its path MTU.
+    pub(super) path: LaneMtu,
     /// To the other end, by the routes of this moment.
     pub(super) next: Next,
 }
 
 impl Way {
-    pub(super) fn new(lane: &Lane, number: usize, numbers: &Numbers, fib: &Fib) -> Self {
+    pub(super) fn new(
+        lane: &Lane,
+        number: usize,
+        numbers: &Numbers,
+        path_mtus: &PathMtus,
+        fib: &Fib,
+    ) -> Self {
         match *lane {
             Lane::Mark(mark) => Way::Plain { next_hop: None, mark: Some(mark) },
             Lane::NextHop { address, mark } => Way::Plain { next_hop: Some(address), mark },
             Lane::Gre(tunnel) => Way::Tunnel(Box::new(TunnelWay {
                 encapsulator: Encapsulator::new(&tunnel, numbers.clone()),
-                number,
+                path: path_mtus.of_lane(number),
                 remote: tunnel.remote,
                 next: Next::to(fib, tunnel.remote, 0),
             })),
+        }
+    }
+
+    /// The shorter way of plain packets, if it is a tunnel that has one.
+    pub(super) fn express(&self) -> Option<Express> {
+        match self {
+            Way::Tunnel(way) => Express::of(way),
+            Way::Plain { .. } => None,
         }
     }
 

@@ -41,7 +41,7 @@ impl<'a> Buffer<'a> {
         if self.length + count > self.storage.len() {
             return false;
         }
-        self.storage.copy_within(offset..self.length, offset + count);
+        shift(self.storage, offset, offset + count, self.length - offset);
         self.length += count;
         true
     }
@@ -49,7 +49,7 @@ impl<'a> Buffer<'a> {
     /// Takes out `count` bytes at `offset`.
     #[inline(always)]
     pub fn remove(&mut self, offset: usize, count: usize) {
-        self.storage.copy_within(offset + count..self.length, offset);
+        shift(self.storage, offset + count, offset, self.length - offset - count);
         self.length -= count;
     }
 
@@ -58,6 +58,27 @@ impl<'a> Buffer<'a> {
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
+}
+
+/// Moves `length` bytes of the storage. A short packet is moved without a call or a loop.
+#[inline(always)]
+fn shift(storage: &mut [u8], from: usize, to: usize, length: usize) {
+    match length {
+        32..=64 => shift_ends::<32>(storage, from, to, length),
+        65..=128 => shift_ends::<64>(storage, from, to, length),
+        _ => storage.copy_within(from..from + length, to),
+    }
+}
+
+/// In two pieces, the first bytes and the last, which overlap when there are fewer than twice `N`.
+#[inline(always)]
+fn shift_ends<const N: usize>(storage: &mut [u8], from: usize, to: usize, length: usize) {
+    let (source, whole) = (&storage[from..from + length], "the caller has seen the length");
+    let first: [u8; N] = *source.first_chunk().expect(whole);
+    let last: [u8; N] = *source.last_chunk().expect(whole);
+    let destination = &mut storage[to..to + length];
+    *destination.last_chunk_mut().expect(whole) = last;
+    *destination.first_chunk_mut().expect(whole) = first;
 }
 
 impl Deref for Buffer<'_> {
@@ -108,6 +129,22 @@ mod tests {
         assert_eq!(&buffer[..], b"headpayload");
         buffer.truncate(4);
         assert_eq!(&buffer[..], b"head");
+    }
+
+    #[test]
+    fn a_packet_of_any_length_is_moved_whole() {
+        for length in 0..300 {
+            let packet: Vec<u8> = (0..length).map(|n| (n * 151 % 251) as u8).collect();
+            let mut storage = [&packet[..], &[0xee; 40]].concat();
+            let mut buffer = Buffer::new(&mut storage, length);
+            let offset = length.min(14);
+            assert!(buffer.insert(offset, 28));
+            assert_eq!(buffer[..offset], packet[..offset]);
+            assert_eq!(buffer[offset + 28..], packet[offset..], "{length}");
+            buffer.remove(offset, 28);
+            assert_eq!(buffer[..], packet[..], "{length}");
+            assert!(storage[length + 28..].iter().all(|&byte| byte == 0xee));
+        }
     }
 
     #[test]

@@ -15,16 +15,45 @@ pub fn is_last(frame: &[u8], ip_offset: usize) -> bool {
 /// Takes one hop from a packet that has more than one left. The checksum of IPv4 is updated.
 #[inline(always)]
 pub fn take(frame: &mut [u8], ip_offset: usize) {
-    let header = &mut frame[ip_offset..];
+    taken(frame, ip_offset).write(frame, ip_offset);
+}
+
+/// What a header has of its hops when one was taken.
+#[derive(Debug, Clone, Copy)]
+pub enum Taken {
+    /// TTL and checksum of IPv4.
+    V4(u8, u16),
+    /// Hop limit of IPv6.
+    V6(u8),
+}
+
+/// Takes one hop from a packet in thought: one that is going to be moved is read before it is, and written after.
+/// The other way round, one would wait for the other.
+#[inline(always)]
+pub fn taken(frame: &[u8], ip_offset: usize) -> Taken {
+    let header: &[u8; 12] = frame[ip_offset..].first_chunk().expect("the header was parsed");
     if header[0] >> 4 != 4 {
-        header[7] -= 1;
-        return;
+        return Taken::V6(header[7] - 1);
     }
-    let old = u16::from_be_bytes([header[8], header[9]]);
     let sum = u16::from_be_bytes([header[10], header[11]]);
-    header[8] -= 1;
-    let new = u16::from_be_bytes([header[8], header[9]]);
-    header[10..12].copy_from_slice(&checksum::update(sum, old, new).to_be_bytes());
+    // Of the word that changes only the difference matters, and that is in the TTL, its upper half.
+    Taken::V4(header[8] - 1, checksum::update(sum, 0x0100, 0))
+}
+
+impl Taken {
+    /// Into the header it was read from, wherever that is now.
+    #[inline(always)]
+    pub fn write(self, frame: &mut [u8], ip_offset: usize) {
+        let header: &mut [u8; 12] =
+            frame[ip_offset..].first_chunk_mut().expect("the header was parsed");
+        match self {
+            Taken::V4(ttl, sum) => {
+                header[8] = ttl;
+                header[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            Taken::V6(limit) => header[7] = limit,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::Worker;
 use super::exchange::Sent;
+use super::{Worker, batch_of};
 use crate::batch::{Packet, PortId};
 use crate::flow::observer::Unobserved;
 use crate::port::{BURST_MAX, Burst, Port};
@@ -99,9 +99,29 @@ impl<P: Port> Worker<P> {
         }
         let packets = burst.len();
         let fates = self.decide(&mut burst, ingress, now_ns);
+        let egress = ingress.opposite();
+        let crosses = |fate: &Fate| {
+            fate.verdict == Verdict::Transmit(egress) && self.other_for(fate).is_none()
+        };
+        if fates.iter().all(crosses) {
+            // As nearly all bursts do: as a whole.
+            for (frame, fate) in burst.iter_mut().zip(&fates) {
+                P::set_length(&self.frames, frame, fate.bytes);
+            }
+            self.ports[egress.index()].transmit(&mut self.frames, &mut burst);
+        } else {
+            self.sort_out(burst, &fates, now_ns);
+        }
+        self.empty_outbox();
+        packets
+    }
+
+    /// Each packet of a burst to where it goes.
+    #[inline(never)]
+    fn sort_out(&mut self, mut burst: Burst<P::Frame>, fates: &[Fate], now_ns: u64) {
         let mut outgoing: [Burst<P::Frame>; 2] = [Burst::new(), Burst::new()];
         let mut waits = 0;
-        for (mut frame, fate) in burst.drain(..).zip(fates) {
+        for (mut frame, &fate) in burst.drain(..).zip(fates) {
             match fate.verdict {
                 Verdict::Transmit(port) if let Some(worker) = self.other_for(&fate) => {
                     self.hand_over(worker, port, frame, fate);
@@ -124,8 +144,6 @@ impl<P: Port> Worker<P> {
         if let Some(exchange) = &mut self.exchange {
             exchange.ring();
         }
-        self.empty_outbox();
-        packets
     }
 
     #[inline]
@@ -155,16 +173,14 @@ impl<P: Port> Worker<P> {
         packets
     }
 
+    #[inline(always)]
     fn decide(
         &mut self,
         burst: &mut Burst<P::Frame>,
         ingress: PortId,
         now_ns: u64,
     ) -> ArrayVec<Fate, BURST_MAX> {
-        let mut batch: ArrayVec<Packet<'_>, BURST_MAX> = burst
-            .iter_mut()
-            .map(|frame| Packet::new(P::buffer(&self.frames, frame), ingress, now_ns))
-            .collect();
+        let mut batch = batch_of::<P>(&self.frames, burst, ingress, now_ns);
         if let Some(router) = self.gateway.router() {
             router.outbox().set_wait_room(self.waiting.remaining_capacity());
         }

@@ -94,11 +94,18 @@ fn about_clock(tap: Tap, result: &TapResult, counts: &TapCounts, messages: &mut 
             ),
         ));
     } else if result.stamps_backwards > 0 {
+        let xdp = result.live.as_ref().and_then(|live| live.xdp);
+        let why = match xdp.map_or(1, |xdp| xdp.queues) {
+            1 => "delays are of the stamps as they are, so expect an error of that size".to_owned(),
+            queues => format!(
+                "its {queues} queues are read by one reader, and a packet can wait in one of them; where that is all, \
+                 delays are right"
+            ),
+        };
         messages.push(Message::new(
             "stamps_backwards",
             format!(
-                "{} stamps of tap {name} are earlier than the one before, by up to {}: delays are of the stamps as \
-                 they are, so expect an error of that size",
+                "{} stamps of tap {name} are earlier than the one before, by up to {}: {why}",
                 result.stamps_backwards,
                 duration(counts.backwards_most_ns),
             ),

@@ -4,7 +4,7 @@
 //!   driver --> program: note, stamps --> socket of the queue, packet memory --> XdpTap::read --> Batch
 //! ```
 //!
-//! * [`program`] is on the interface, [`socket`] is where packets arrive, [`note`] says whose stamp a packet has
+//! * `program.rs` is on the interface, `socket.rs` is where packets arrive, `note.rs` says whose stamp a packet has
 //!
 //! The interface is a sink: nothing else on this machine gets a packet of it while it is listened to. One reader reads
 //! all of its queues, of the packets that wait always the one that the program saw first. So packets of different queues

@@ -68,7 +68,8 @@ impl Gateways {
                 .map_err(LabError::file(&configuration))?;
             let (program, path) =
                 (tools.lanesplitd.to_string_lossy(), configuration.to_string_lossy());
-            let command = [&*program, "run", "--json", "--config", &*path];
+            let run = [&*program, "run", "--json", "--config", &*path];
+            let command = [tools.urgently, &run].concat();
             let process = Process::start(&name, &testbed.gateways[side], &command, folder)?;
             let lanesplitd = tools.lanesplitd.clone();
             both.push(Gateway { process, lanesplitd, socket, said: file("out") });

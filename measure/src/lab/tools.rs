@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::unistd::Uid;
 
@@ -10,6 +11,10 @@ use super::error::LabError;
 /// Programs of the system.
 const SYSTEM: [&str; 9] =
     ["nice", "timeout", "ip", "tc", "ethtool", "sysctl", "ping", "nginx", "mgen"];
+
+/// A gateway has its cores for itself; here two cores are everybody's. So that a packet waits for the gateway and not
+/// for a web server's turn, it runs before all others; it sleeps when it has nothing to do.
+const URGENTLY: &[&str] = &["chrt", "--rr", "1"];
 
 /// Programs of this project.
 #[derive(Debug, Clone)]
@@ -20,6 +25,8 @@ pub struct Tools {
     pub measure: PathBuf,
     /// This one.
     pub lab: PathBuf,
+    /// What starts a program that runs before all others, if the kernel lets us.
+    pub urgently: &'static [&'static str],
 }
 
 impl Tools {
@@ -48,10 +55,13 @@ impl Tools {
                 false => Err(LabError::NoSibling { name, beside: folder.clone() }),
             }
         };
+        let attempt = Command::new(URGENTLY[0]).args(&URGENTLY[1..]).arg("true").output();
+        let may = attempt.is_ok_and(|output| output.status.success());
         Ok(Tools {
             lanesplitd: sibling("lanesplitd")?,
             measure: sibling("lanesplit-measure")?,
             lab,
+            urgently: if may { URGENTLY } else { &[] },
         })
     }
 }

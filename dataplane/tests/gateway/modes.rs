@@ -6,8 +6,8 @@ use std::time::Duration;
 use dataplane::xdp::Mode;
 
 use crate::daemon::{Daemon, Files, Setting, cpu_ticks, run_to_end};
-use crate::lab::{CLIENT, CLIENT_V6};
-use crate::site::{on_site, text};
+use crate::lab::{CLIENT, CLIENT_V6, wait_for};
+use crate::site::{BOUND, on_site, text};
 use crate::web::{Nginx, download};
 
 #[test]
@@ -92,14 +92,14 @@ fn zero_copy_is_refused_where_the_driver_cannot() {
 fn an_adaptive_worker_sleeps_when_nothing_comes() {
     on_site(|site| {
         let daemon = Daemon::start(site, &[("workers.poll", "\"adaptive\"")]);
-        assert!(site.line.answers());
+        wait_for("an answer", BOUND, || site.line.answers());
         let before = cpu_ticks(daemon.id());
         thread::sleep(Duration::from_secs(1));
         // A worker that polls uses all hundred. A longer second only makes this harder to pass.
         let used = cpu_ticks(daemon.id()) - before;
         assert!(used < 50, "{used} hundredths of an idle second");
         // And it wakes.
-        assert!(site.line.answers());
+        wait_for("an answer", BOUND, || site.line.answers());
         daemon.stop();
     });
 }

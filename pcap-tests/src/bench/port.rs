@@ -26,7 +26,7 @@ pub(super) const PACKET_BYTES: usize = 64;
 /// the addresses shown; nobody verifies it, and the marker only updates it.
 pub(super) const TEMPLATE: [u8; PACKET_BYTES] = {
     let header = *b"\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00\
-        \x45\x00\x00\x32\x00\x00\x40\x00\x40\x06\xae\x9b\x0a\x00\x00\x00\xc0\x00\x02\x01\
+        \x45\x00\x00\x32\x00\x00\x40\x00\x40\x06\x6e\xc5\x0a\x00\x00\x00\xc0\x00\x02\x01\
         \x00\x01\x01\xbb\x00\x00\x00\x01\x00\x00\x00\x01\x50\x10\xff\xff\x00\x00\x00\x00";
     let mut packet = [0; PACKET_BYTES];
     let mut at = 0;
@@ -71,7 +71,7 @@ pub(super) struct MemoryPort {
     /// Number of flows; `None` where nothing comes in.
     flows: Option<u32>,
     /// What comes in is [`TEMPLATE`]'s answer, and in a tunnel: outer headers in front of `ANSWER`.
-    tunnel: Option<Vec<u8>>,
+    tunnel: Option<[u8; TUNNEL_PACKET_BYTES]>,
     random: Random,
 }
 
@@ -91,6 +91,8 @@ pub(super) const ANSWER: [u8; PACKET_BYTES] = {
 /// From the end of a frame in a tunnel: where the answer's IPv4 header has its checksum and its destination,
 /// when padding is gone.
 const ANSWER_IP_BYTES: usize = 0x32;
+/// Ethernet, outer IPv4, GRE with a key, and the answer.
+pub(super) const TUNNEL_PACKET_BYTES: usize = 14 + 20 + 8 + ANSWER_IP_BYTES;
 const CHECKSUM_AT: usize = 10;
 const DESTINATION_AT: usize = 16;
 
@@ -103,7 +105,7 @@ impl MemoryPort {
     }
 
     /// The same of answers in a tunnel: `frame` is the first.
-    pub(super) fn receiving_from_tunnel(flows: usize, frame: Vec<u8>) -> Self {
+    pub(super) fn receiving_from_tunnel(flows: usize, frame: [u8; TUNNEL_PACKET_BYTES]) -> Self {
         MemoryPort { tunnel: Some(frame), ..MemoryPort::receiving(flows) }
     }
 
@@ -125,7 +127,7 @@ impl Port for MemoryPort {
             for mut frame in frames.free.drain(..limit) {
                 let flow = self.random.below(u64::from(flows)) as u32;
                 frame.length = template.len();
-                frame.storage.0[..template.len()].copy_from_slice(template);
+                frame.storage.0[..TUNNEL_PACKET_BYTES].copy_from_slice(template);
                 let inner = &mut frame.storage.0[template.len() - ANSWER_IP_BYTES..template.len()];
                 address_answer(inner, flow);
                 burst.push(frame);

@@ -127,6 +127,8 @@ fn measure(policy: Policy, path: Path, flows: usize) -> Run {
             let _ = counter.reset();
         }
     }
+    let counters = worker.report().counters;
+    assert_eq!(counters.forwarded, counters.received, "only what is forwarded is measured");
     let (ns_per_packet, floor_ns) = (median(&mut ways), median(&mut floors));
     Run {
         policy,

@@ -87,17 +87,15 @@ pub fn parse(window: &Window, offset: usize, payload_end: usize) -> Result<Heade
         return Err(Invalid::Reserved);
     }
     let mut at = offset + HEADER_BYTES;
-    let mut option = |flag: u16| -> Result<Option<u32>, Unparsed> {
-        if flags & flag == 0 {
-            return Ok(None);
+    let mut options = [None; 3];
+    for (option, flag) in options.iter_mut().zip([CHECKSUM, KEY, SEQUENCE]) {
+        if flags & flag != 0 {
+            let field = window.header::<OPTION_BYTES>(at, payload_end)?;
+            *option = Some(u32_at(field, 0));
+            at += OPTION_BYTES;
         }
-        let field = window.header::<OPTION_BYTES>(at, payload_end)?;
-        at += OPTION_BYTES;
-        Ok(Some(u32_at(field, 0)))
-    };
-    let checksum_and_reserved1 = option(CHECKSUM)?;
-    let key = option(KEY)?;
-    let sequence = option(SEQUENCE)?;
+    }
+    let [checksum_and_reserved1, key, sequence] = options;
     if checksum_and_reserved1.is_some_and(|field| field & 0xffff != 0) {
         return Err(Invalid::Reserved);
     }

@@ -81,7 +81,7 @@ impl<'a, P: Port> Copies<'a, P> {
 struct Fate {
     verdict: Verdict,
     outcome: Outcome,
-    bytes: usize,
+    bytes: u32,
     wire_bytes: u32,
     /// Of what came out of a tunnel.
     flow_hash: Option<u32>,
@@ -106,7 +106,7 @@ impl<P: Port> Worker<P> {
         if fates.iter().all(crosses) {
             // As nearly all bursts do: as a whole.
             for (frame, fate) in burst.iter_mut().zip(&fates) {
-                P::set_length(&self.frames, frame, fate.bytes);
+                P::set_length(&self.frames, frame, fate.bytes as usize);
             }
             self.ports[egress.index()].transmit(&mut self.frames, &mut burst);
         } else {
@@ -127,12 +127,12 @@ impl<P: Port> Worker<P> {
                     self.hand_over(worker, port, frame, fate);
                 }
                 Verdict::Transmit(port) => {
-                    P::set_length(&self.frames, &mut frame, fate.bytes);
+                    P::set_length(&self.frames, &mut frame, fate.bytes as usize);
                     outgoing[port.index()].push(frame);
                 }
                 Verdict::Drop(_) | Verdict::Replace => P::release(&mut self.frames, frame),
                 Verdict::Wait => {
-                    P::set_length(&self.frames, &mut frame, fate.bytes);
+                    P::set_length(&self.frames, &mut frame, fate.bytes as usize);
                     self.keep(frame, fate, waits, now_ns);
                     waits += 1;
                 }
@@ -153,7 +153,7 @@ impl<P: Port> Worker<P> {
 
     /// To the worker of its flow; the frame is free again at once.
     fn hand_over(&mut self, worker: usize, port: PortId, mut frame: P::Frame, fate: Fate) {
-        P::set_length(&self.frames, &mut frame, fate.bytes);
+        P::set_length(&self.frames, &mut frame, fate.bytes as usize);
         let exchange = self.exchange.as_mut().expect("there is another worker");
         if !exchange.give(worker, port, &P::buffer(&self.frames, &mut frame)) {
             self.gateway.count_not_handed_over(fate.outcome, fate.wire_bytes);
@@ -188,7 +188,7 @@ impl<P: Port> Worker<P> {
         let fate = |packet: &Packet<'_>| Fate {
             verdict: packet.verdict,
             outcome: packet.outcome,
-            bytes: packet.bytes.len(),
+            bytes: packet.bytes.len() as u32,
             wire_bytes: packet.wire_bytes,
             flow_hash: packet.flow_hash,
         };

@@ -13,7 +13,7 @@ use dataplane::router::{Router, Site};
 use dataplane::wire::buffer::Buffer;
 use ipnet::IpNet;
 
-use super::port::{ANSWER, PACKET_BYTES};
+use super::port::{ANSWER, PACKET_BYTES, TUNNEL_PACKET_BYTES};
 
 const MTU_BYTES: u32 = 1500;
 const ENDS: [&str; 2] = ["198.18.0.1", "198.18.0.2"];
@@ -64,7 +64,7 @@ pub(super) fn router() -> Router {
 }
 
 /// The frame in which the peer sends an answer.
-pub(super) fn answer() -> Vec<u8> {
+pub(super) fn answer() -> [u8; TUNNEL_PACKET_BYTES] {
     let mut storage = [0; PACKET_BYTES + 64];
     storage[..PACKET_BYTES].copy_from_slice(&ANSWER);
     let mut buffer = Buffer::new(&mut storage, PACKET_BYTES);
@@ -72,5 +72,5 @@ pub(super) fn answer() -> Vec<u8> {
     Encapsulator::new(&tunnel(1, [theirs, ours]), Numbers::default())
         .encapsulate(&mut buffer, &[2; 14], 0)
         .expect("it fits");
-    buffer.to_vec()
+    buffer[..].try_into().expect("the outer headers are those of this tunnel")
 }

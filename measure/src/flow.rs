@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn packets_that_later_ones_overtook_are_reordered_and_their_overtakers_are_not() {
-        let mut flows = Flows::new(8, false);
+        let mut flows = Flows::new(8, false, u64::MAX);
         let sighting = Sighting {
             digest: [0; 2],
             check: 0,
@@ -428,6 +428,7 @@ mod tests {
             tcp_flags: ACK,
             lane: LaneId::OTHER,
             clock: 0,
+            stamp: crate::source::Stamp::default(),
         };
         let flow = flows.of(&sighting, Tap::Ingress);
         // Sent 1 to 9; 3 and 4 arrive behind 6, 8 is lost, 7 arrives last.

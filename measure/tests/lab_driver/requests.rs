@@ -1,5 +1,6 @@
 //! The load driver asks nginx, and tcpdump looks on.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use measure::lab::driver;
@@ -37,13 +38,21 @@ fn takes_what_it_should(wire: Wire) {
 
     assert_eq!(account.answered, account.scheduled);
     assert_eq!(records.len(), account.scheduled as usize);
-    assert_eq!(connections.len(), records.len(), "a connection each");
+    let ports: BTreeSet<u16> = records.iter().filter_map(|record| record.port).collect();
+    assert_eq!(connections.keys().copied().collect::<BTreeSet<_>>(), ports);
+    let is_shared = |port| records.iter().filter(|record| record.port == Some(port)).count() > 1;
     for (number, record) in (0..).zip(&records) {
         assert_eq!((record.number, &record.error), (number, &None));
         stamps_are_in_order(record);
         let port = record.port.expect("it was connected");
         let [from_client, from_server] = connections[&port];
-        assert_eq!(from_client.resets + from_server.resets, 0, "{record:?}");
+        // The kernel may give a port again, and what passed is told by port.
+        if is_shared(port) {
+            continue;
+        }
+        // What is sent again, because a busy machine was late, may find that the connection has ended well.
+        let is_late = from_client.repeated + from_server.repeated > 0;
+        assert!(is_late || from_client.resets + from_server.resets == 0, "{record:?}");
         let bulk = if record.bulk == Bulk::Download { from_server } else { from_client };
         right_bytes(record, bulk, wire);
         right_packets(record, bulk, wire);

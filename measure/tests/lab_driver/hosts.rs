@@ -145,6 +145,10 @@ pub fn plan(web: Option<&Web>, wire: Wire, duration_s: f64) -> Plan {
     }
 }
 
+const FIN: u32 = 1;
+const SYN: u32 = 2;
+const RST: u32 = 4;
+
 pub struct Capture<'a> {
     hosts: &'a Hosts,
     file: PathBuf,
@@ -157,6 +161,8 @@ pub struct Seen {
     pub packets: u32,
     /// Of these, packets that were sent again.
     pub repeated: u32,
+    /// Of these, packets that carry nothing and neither begin nor end it.
+    pub acknowledgements: u32,
     /// Payload, without what was sent again.
     pub bytes: u64,
     pub resets: u32,
@@ -191,18 +197,21 @@ impl Capture<'_> {
     /// Packets by the client's port: from the client, and from the server.
     pub fn connections(mut self) -> BTreeMap<u16, [Seen; 2]> {
         let mut connections: BTreeMap<u16, [Seen; 2]> = BTreeMap::new();
-        let fields = ["ip.src", "tcp.srcport", "tcp.dstport", "tcp.flags.reset", "tcp.len"];
+        let fields = ["ip.src", "tcp.srcport", "tcp.dstport", "tcp.flags", "tcp.len"];
         let fields = [&fields[..], &["tcp.analysis.retransmission"]].concat();
         for packet in self.fields("tcp", &fields) {
             let from_server = packet[0] == SERVER;
             let port = packet[if from_server { 2 } else { 1 }].parse().expect("a port");
             let seen = &mut connections.entry(port).or_default()[usize::from(from_server)];
             seen.packets += 1;
-            seen.resets += u32::from(matches!(packet[3].as_str(), "1" | "True"));
+            let flags = u32::from_str_radix(packet[3].trim_start_matches("0x"), 16).expect("flags");
+            seen.resets += u32::from(flags & RST != 0);
             let repeated = !packet[5].is_empty();
             seen.repeated += u32::from(repeated);
             let bytes: u64 = packet[4].parse().expect("a length");
             seen.bytes += if repeated { 0 } else { bytes };
+            let bare = bytes == 0 && flags & (SYN | FIN | RST) == 0;
+            seen.acknowledgements += u32::from(bare && !repeated);
         }
         connections
     }

@@ -86,7 +86,7 @@ impl Plan {
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
     /// There is no mix of that name.
-    #[error("there is no mix {0:?}; there are {names}", names = Mix::NAMES.join(" and "))]
+    #[error("there is no mix {0:?}; there are {names}", names = Mix::NAMES.join(", "))]
     Mix(String),
     /// A number of the plan is out of bounds.
     #[error("{key} is {value}; it must be {must}")]

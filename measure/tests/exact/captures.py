@@ -157,9 +157,20 @@ class World:
             last[flow] = delay_ns
         return found
 
+    def reordered(self, name, reverse):
+        """Packets that arrive behind one that entered after them (RFC 4737); of two at one time, the first sent is first."""
+        sent = sorted((at_ns, delay_ns) for flow, at_ns, delay_ns in self.matches[reverse] if flow == name)
+        arrived = sorted((at_ns + delay_ns, number) for number, (at_ns, delay_ns) in enumerate(sent))
+        count, latest = 0, -1
+        for _, number in arrived:
+            count += number < latest
+            latest = max(latest, number)
+        return count
+
     def expected(self):
         flows = []
-        for (src, sport, dst, dport, protocol), flow in self.flows.items():
+        for name, flow in self.flows.items():
+            src, sport, dst, dport, protocol = name
             here, there = (1, 0) if flow["reverse"] else (0, 1)
             both = flow["first"][here] is not None and flow["last"][there] is not None
             flows.append(
@@ -173,6 +184,7 @@ class World:
                     "packets_egress": flow["packets"][1],
                     "lost": flow["single"][0],
                     "unmatched": flow["single"][1],
+                    "reordered": self.reordered(name, flow["reverse"]),
                     "bytes": flow["bytes"],
                     "first_ingress_ns": flow["first"][0],
                     "last_egress_ns": flow["last"][1],

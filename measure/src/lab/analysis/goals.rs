@@ -47,7 +47,7 @@ pub struct Goal {
     pub found: String,
     /// Whether the bound holds, by the value.
     pub standing: Standing,
-    /// Whether the whole interval is on the same side of the bound as the value.
+    /// Whether the whole interval is on the same side of the bound as the value, and is of more than one pair.
     pub is_certain: bool,
 }
 
@@ -82,7 +82,8 @@ pub(super) fn all(
         })
     };
     let of = |percent: u32, size: &str, figure: fn(&SizeComparison) -> Option<Interval>| {
-        split(percent).and_then(|comparison| comparison.size(size)).and_then(figure)
+        let comparison = split(percent)?;
+        Some((comparison.size(size).and_then(figure)?, comparison.pairs))
     };
     vec![
         speedup(
@@ -111,8 +112,9 @@ pub(super) fn all(
     ]
 }
 
-fn speedup(what: &str, found: Option<Interval>, bound: &Bound) -> Goal {
-    let Some(Interval { value, low, high }) = found else { return not_measured(what) };
+/// Of how many pairs, too: an interval of one pair knows nothing of what differs from run to run.
+fn speedup(what: &str, found: Option<(Interval, usize)>, bound: &Bound) -> Goal {
+    let Some((Interval { value, low, high }, pairs)) = found else { return not_measured(what) };
     let standing = match value {
         value if value >= bound.goal => Standing::Reached,
         value if value >= bound.least => Standing::AtLeast,
@@ -125,9 +127,12 @@ fn speedup(what: &str, found: Option<Interval>, bound: &Bound) -> Goal {
     };
     Goal {
         what: what.into(),
-        found: format!("{value:.2} ({low:.2} to {high:.2})"),
+        found: match pairs {
+            1 => format!("{value:.2} ({low:.2} to {high:.2}), of a single pair of runs"),
+            pairs => format!("{value:.2} ({low:.2} to {high:.2}), of {pairs} pairs of runs"),
+        },
         standing,
-        is_certain,
+        is_certain: is_certain && pairs > 1,
     }
 }
 

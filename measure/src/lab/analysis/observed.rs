@@ -7,6 +7,7 @@ use crate::lab::join::{Accounts, Joined, Witnesses, join};
 use crate::lab::records::{Bulk, RunRecord};
 use crate::lab::store::Run;
 use crate::results::Results;
+use crate::statistics::summary_of;
 
 /// A request and what became of it, between the taps unless it says otherwise.
 #[derive(Debug, Clone)]
@@ -128,6 +129,10 @@ pub struct RunLine {
     pub gateways_dropped: u64,
     /// The same by reason.
     pub gateways_reasons: String,
+    /// By how much the driver's handshakes were longer than those at the client's tap: 99th percentile.
+    pub outside_p99_ns: Option<i64>,
+    /// The same: the most.
+    pub outside_max_ns: Option<i64>,
     /// Processor time of all programs by the run's duration: 1 is one core.
     pub cores: f64,
 }
@@ -160,6 +165,7 @@ impl Observed {
             let site = &gateway.site;
             gateway.dropped.iter().map(move |(why, count)| format!("{site}: {count} {why}"))
         });
+        let outside = summary_of(observations.iter().filter_map(|one| one.witnesses?.handshake_ns));
         let duration_ns = record.ended_ns.saturating_sub(record.started_ns).max(1);
         let line = RunLine {
             name: run.name.clone(),
@@ -179,6 +185,8 @@ impl Observed {
             }),
             gateways_dropped: record.gateways.iter().flat_map(|one| one.dropped.values()).sum(),
             gateways_reasons: reasons.collect::<Vec<_>>().join(", "),
+            outside_p99_ns: outside.p99,
+            outside_max_ns: outside.max,
             cores: record.cpu_s.values().sum::<f64>() / (duration_ns as f64 / 1e9),
         };
         Observed {

@@ -45,6 +45,7 @@ fn flows_that_take_half_as_long_have_a_speed_up_of_exactly_two() {
     use Standing::{AtLeast, NotMeasured, Reached};
     let expected = [Reached, AtLeast, NotMeasured, Reached, NotMeasured, Reached, Reached];
     assert_eq!(standings, expected, "{:?}", analysis.goals);
+    assert!(analysis.goals[0].found.ends_with("of 3 pairs of runs"), "{:?}", analysis.goals[0]);
 }
 
 #[test]
@@ -87,6 +88,8 @@ fn runs_that_failed_or_lack_their_other_half_are_told_and_in_no_figure() {
     let comparison = &analysis.comparisons[0];
     assert_eq!((analysis.comparisons.len(), comparison.pairs), (1, 1));
     assert!((comparison.size(SHORT).unwrap().mean.value - 2.0).abs() < 1e-9);
+    // One pair is no certainty, however narrow its interval.
+    assert!(!analysis.goals[0].is_certain && !analysis.goals[3].is_certain, "{:?}", analysis.goals);
     let failures: Vec<&RunLine> =
         analysis.runs.iter().filter(|run| run.failure.is_some()).collect();
     assert_eq!(failures[0].failure.as_deref(), Some("nginx: no room"));

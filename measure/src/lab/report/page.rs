@@ -78,7 +78,7 @@ fn goals(body: &mut String, analysis: &Analysis) {
             Standing::Missed => "missed",
             Standing::NotMeasured => "none",
         };
-        let uncertain = if goal.is_certain { "" } else { " (the interval holds the bound)" };
+        let uncertain = if goal.is_certain { "" } else { " (not certain)" };
         format!(
             "<td class=text>{}<td class=text>{}<td class=text><span class={class}>{}</span>{uncertain}",
             escaped(&goal.what),
@@ -87,6 +87,10 @@ fn goals(body: &mut String, analysis: &Analysis) {
         )
     });
     table(body, "<th>goal<th class=text>found<th class=text>", rows);
+    body.push_str(
+        "<p>Not certain: the interval holds the bound, or is of a single pair of runs, whose interval knows nothing of \
+         what differs from run to run.</p>",
+    );
 }
 
 fn failures(body: &mut String, analysis: &Analysis) {
@@ -322,11 +326,13 @@ fn agreement(body: &mut String, analysis: &Analysis) {
 fn runs(body: &mut String, analysis: &Analysis) {
     body.push_str(
         "<h2>Runs</h2><p>Requests are those due behind the warm-up. Not whole: succeeded, but the bulk was not seen \
-         from SYN to FIN. Cores: processor time of all programs by the run's duration.</p>",
+         from SYN to FIN. Outside: what the driver's handshakes took longer than those at the client's tap, in the \
+         client, its LAN and its gateway; of a machine that keeps up it is far below a millisecond, and much more \
+         says that something there stood still. Cores: processor time of all programs by the run's duration.</p>",
     );
     let rows = analysis.runs.iter().map(|run| match &run.failure {
         Some(why) => format!(
-            "<td>{}<td class=text>{}<td>{}<td>{}<td class=text colspan=9><span class=missed>failed</span>: {}",
+            "<td>{}<td class=text>{}<td>{}<td>{}<td class=text colspan=11><span class=missed>failed</span>: {}",
             escaped(&run.name),
             escaped(&run.setting),
             run.repeat,
@@ -334,7 +340,7 @@ fn runs(body: &mut String, analysis: &Analysis) {
             escaped(why)
         ),
         None => format!(
-            "<td>{}<td class=text>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.2}",
+            "<td>{}<td class=text>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.2}",
             escaped(&run.name),
             escaped(&run.setting),
             run.repeat,
@@ -347,13 +353,15 @@ fn runs(body: &mut String, analysis: &Analysis) {
             run.queues_dropped[0],
             run.queues_dropped[1],
             run.gateways_dropped,
+            run.outside_p99_ns.map_or("-".into(), |ns| time(ns as f64)),
+            run.outside_max_ns.map_or("-".into(), |ns| time(ns as f64)),
             run.cores
         ),
     });
     table(
         body,
         "<th>run<th class=text>setting<th>repeat<th>seed<th>requests<th>failed<th>not whole<th>in the warm-up\
-         <th>sent by queues<th>dropped, short path<th>dropped, long path<th>dropped by gateways<th>cores",
+         <th>sent by queues<th>dropped, short path<th>dropped, long path<th>dropped by gateways<th>outside, p99<th>outside, most<th>cores",
         rows,
     );
 }

@@ -89,7 +89,7 @@ fn own_delay(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
 fn goals(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
     writeln!(out)?;
     for goal in &analysis.goals {
-        let certain = if goal.is_certain { "" } else { ", but the interval holds the bound" };
+        let certain = if goal.is_certain { "" } else { " (not certain)" };
         let standing = goal.standing.text();
         writeln!(out, "{standing:<17} {}: {}{certain}", goal.what, goal.found)?;
     }

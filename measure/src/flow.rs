@@ -104,7 +104,7 @@ pub struct Flow {
     pub ambiguous: u64,
     /// Further copies, at either tap.
     pub duplicates: u64,
-    /// Matched packets that arrived behind one that was sent after them (RFC 4737, section 3.3).
+    /// Packets without copies that arrived behind one that was sent after them (RFC 4737, section 3.3).
     pub reordered: u64,
     /// From the first SYN to the first SYN-ACK that answers it, both at the ingress tap.
     pub handshake_rtt_ns: Option<u64>,
@@ -344,7 +344,7 @@ impl Flows {
     }
 
     /// A packet was seen at the second tap. `number`: of the packet; `difference_ns`: time at egress less time
-    /// at ingress.
+    /// at ingress. `has_copies`: which of them it is may be decided later, so it does not tell of reordering.
     #[inline(always)]
     pub fn passed(
         &mut self,
@@ -353,11 +353,12 @@ impl Flows {
         tap: Tap,
         number: u64,
         difference_ns: i64,
+        has_copies: bool,
     ) {
         let one_way = self.one_way;
         if let Some(flow) = self.get_mut(id) {
             flow.vote += if one_way { 1 } else { difference_ns.signum() };
-            if flow.frontier > Some(number) {
+            if flow.frontier > Some(number) && !has_copies {
                 flow.reordered += 1;
             }
             flow.frontier = flow.frontier.max(Some(number));
@@ -433,7 +434,7 @@ mod tests {
         let flow = flows.of(&sighting, Tap::Ingress);
         // Sent 1 to 9; 3 and 4 arrive behind 6, 8 is lost, 7 arrives last.
         for number in [1, 2, 5, 6, 3, 4, 9, 7] {
-            flows.passed(flow, &sighting, Tap::Egress, number, 1);
+            flows.passed(flow, &sighting, Tap::Egress, number, 1, false);
         }
         assert_eq!(flows.get_mut(flow).unwrap().reordered, 3);
     }

@@ -37,7 +37,8 @@ pub struct FlowLine {
     pub ambiguous: u64,
     /// Further copies, at either tap.
     pub duplicate: u64,
-    /// Packets that arrived behind one that was sent after them.
+    /// Packets that arrived behind one that was sent after them; copies that are the same byte for byte do not
+    /// count.
     #[serde(default)]
     pub reordered: u64,
     /// Bytes on the wire at the tap where the flow enters.

@@ -216,7 +216,7 @@ impl Matcher {
             && entry.class[1 - here] == Class::Single;
         if simple {
             complete(entry, sighting, tap, lanes, self.rules.window_ns);
-            flows.passed(FlowId(entry.flow), sighting, tap, number, signed_delay(entry));
+            flows.passed(FlowId(entry.flow), sighting, tap, number, signed_delay(entry), false);
         } else {
             self.copy(slot, number, sighting, tap, lanes, flows);
         }

@@ -169,7 +169,7 @@ impl Matcher {
             let entry = self.ring.entry_mut(number);
             complete(entry, sighting, tap, lanes, self.rules.window_ns);
             entry.marks |= mark;
-            flows.passed(FlowId(entry.flow), sighting, tap, number, signed_delay(entry));
+            flows.passed(FlowId(entry.flow), sighting, tap, number, signed_delay(entry), true);
             return;
         }
         let mut entry = new_entry(sighting, tap, flows.of(sighting, tap));

@@ -29,7 +29,7 @@ use crate::replay::routed as replay;
 const SITE: &str = include_str!("../../cases/routed.toml");
 
 /// Two lanes each, and the MTU of the LAN port.
-const LANES: [(&str, u32); 6] = [
+const LANES: [(&str, u32); 7] = [
     // Keys and sequence numbers over IPv4.
     (
         "[lanes.short.gre]\nlocal = \"192.0.2.2\"\nremote = \"198.51.100.2\"\nkey = 1\ndscp = \"AF21\"\n\
@@ -62,6 +62,12 @@ const LANES: [(&str, u32); 6] = [
     (
         "[lanes.short.gre]\nlocal = \"192.0.2.2\"\nremote = \"203.0.113.2\"\nchecksum = true\n\
          [lanes.long.gre]\nlocal = \"192.0.2.2\"\nremote = \"192.0.2.5\"\nsequence = true\n",
+        1500,
+    ),
+    // Nothing that a packet has to be asked for: the express. The longer lane is too small for some.
+    (
+        "[lanes.short.gre]\nlocal = \"192.0.2.2\"\nremote = \"198.51.100.2\"\ndscp = \"AF21\"\n\
+         [lanes.long.gre]\nlocal = \"192.0.2.2\"\nremote = \"198.51.100.2\"\nkey = 2\nmtu = 1000\n",
         1500,
     ),
 ];

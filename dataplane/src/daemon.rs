@@ -407,7 +407,9 @@ impl Daemon {
     fn reload(&mut self) {
         let path = self.path.display().to_string();
         let loaded = Config::load(&self.path).and_then(|config| {
-            preflight::plan(&config).map(|_| config).map_err(ConfigError::Problems)
+            let workers = self.idle.len().max(self.workers.len()) as u32;
+            let planned = preflight::plan_running(&config, workers);
+            planned.map(|_| config).map_err(ConfigError::Problems)
         });
         let config = match loaded {
             Ok(config) => config,
@@ -490,7 +492,7 @@ impl Daemon {
         if self.refused.as_ref().is_some_and(|refused| now < refused.next) {
             return Ok(());
         }
-        let (reason, touched) = match preflight::plan(&self.config) {
+        let (reason, touched) = match preflight::plan_running(&self.config, self.idle.len() as u32) {
             Err(problems) => {
                 let reasons: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 (reasons.join(", "), false)

@@ -22,12 +22,17 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// Looks at the interfaces and cores that the configuration names.
+/// Looks at the interfaces and cores that the configuration names, for a gateway that runs with so many workers. Ports
+/// may have more queues than that by now: to serve only some is better than none.
 ///
 /// # Errors
 ///
 /// Everything that is wrong, at once.
-pub fn plan(config: &Config) -> Result<Plan, Vec<Problem>> {
+pub fn plan_running(config: &Config, workers: u32) -> Result<Plan, Vec<Problem>> {
+    plan(config, Some(workers))
+}
+
+fn plan(config: &Config, workers: Option<u32>) -> Result<Plan, Vec<Problem>> {
     let Some(ports) = &config.ports else {
         return Err(vec![config.missing_ports()]);
     };
@@ -38,6 +43,10 @@ pub fn plan(config: &Config) -> Result<Plan, Vec<Problem>> {
         routed::look(config, routed, ports, [lan.as_ref(), wan.as_ref()], &mut problems)
     });
     let queues = lan.as_ref().zip(wan.as_ref()).and_then(|(lan, wan)| {
+        let fewest = lan.queues.min(wan.queues);
+        if let Some(workers) = workers.filter(|&workers| workers <= fewest) {
+            return Some(workers);
+        }
         if lan.queues == wan.queues {
             return Some(lan.queues);
         }
@@ -51,14 +60,14 @@ pub fn plan(config: &Config) -> Result<Plan, Vec<Problem>> {
     }
 }
 
-/// The same for a start: also whether there is a place to save flows. That is no reason to leave ports closed which a
-/// running gateway could open again.
+/// The same for a start: a worker for each queue, and a place to save flows. The latter is no reason to leave ports closed
+/// which a running gateway could open again.
 ///
 /// # Errors
 ///
 /// Everything that is wrong, at once.
 pub fn plan_start(config: &Config) -> Result<Plan, Vec<Problem>> {
-    let planned = plan(config);
+    let planned = plan(config, None);
     let Some(missing) = missing_folder(config) else { return planned };
     let mut problems = planned.err().unwrap_or_default();
     problems.push(missing);

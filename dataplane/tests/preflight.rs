@@ -13,7 +13,7 @@ const ROUTED: &str = "mode = \"routed\"\n[ports]\nlan = \"lan\"\nwan = \"wan\"\n
 /// Warnings, or problems.
 fn plan(line: &Line) -> Result<Vec<String>, Vec<String>> {
     let config = Config::parse("test.toml", ROUTED).unwrap_or_else(|error| panic!("{error:?}"));
-    line.gateway.enter(|| match preflight::plan(&config) {
+    line.gateway.enter(|| match preflight::plan_start(&config) {
         Ok(plan) => Ok(plan.warnings),
         Err(problems) => Err(problems.iter().map(ToString::to_string).collect()),
     })

@@ -134,12 +134,52 @@ impl Object {
         check(result).map(drop)
     }
 
+    /// A map of sockets by queue, which stays open when the object is closed.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such map, it is another kind of map, or it is not loaded.
+    pub fn sockets(&self, name: &CStr) -> io::Result<SocketMap> {
+        self.of_kind(name, libxdp_sys::bpf_map_type_BPF_MAP_TYPE_XSKMAP, 4)?;
+        self.map(name).map(SocketMap)
+    }
+
+    /// Counters by CPU, which stay open when the object is closed.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such map, it is another kind of map, or it is not loaded.
+    pub fn counters(&self, name: &CStr) -> io::Result<CpuCounters> {
+        self.of_kind(name, libxdp_sys::bpf_map_type_BPF_MAP_TYPE_PERCPU_ARRAY, 8)?;
+        self.map(name).map(CpuCounters)
+    }
+
+    /// Whether a map is of that type, with keys of four bytes and values of so many.
+    fn of_kind(
+        &self,
+        name: &CStr,
+        kind: libxdp_sys::bpf_map_type,
+        value_bytes: u32,
+    ) -> io::Result<()> {
+        let map = self.find(name)?;
+        // SAFETY: the map belongs to the object, which is open.
+        let found = unsafe { libxdp_sys::bpf_map__type(map) };
+        // SAFETY: the same.
+        let keys = unsafe { libxdp_sys::bpf_map__key_size(map) };
+        // SAFETY: the same.
+        let values = unsafe { libxdp_sys::bpf_map__value_size(map) };
+        if (found, keys, values) == (kind, 4, value_bytes) {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::EINVAL))
+    }
+
     /// A map's own descriptor, which stays open when the object is closed.
     ///
     /// # Errors
     ///
     /// When there is no such map, or it is not loaded.
-    pub fn map(&self, name: &CStr) -> io::Result<OwnedFd> {
+    pub(super) fn map(&self, name: &CStr) -> io::Result<OwnedFd> {
         let map = self.find(name)?;
         // SAFETY: the map belongs to the object, which is open.
         let descriptor = unsafe { libxdp_sys::bpf_map__fd(map) };
@@ -222,45 +262,56 @@ pub fn occupant(interface_index: u32) -> String {
     }
 }
 
-/// Has `sockets`, a map by queue (XSKMAP), send what `queue` receives to `socket`. The kernel removes the entry
-/// when the socket is closed.
-///
-/// # Errors
-///
-/// When the map has no such entry.
-pub fn register(sockets: &OwnedFd, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-    let socket: RawFd = socket.as_raw_fd();
-    // SAFETY: the map has keys and values of four bytes, and the kernel copies both during the
-    // call.
-    let result = unsafe {
-        libxdp_sys::bpf_map_update_elem(
-            sockets.as_raw_fd(),
-            ptr::from_ref(&queue).cast(),
-            ptr::from_ref(&socket).cast(),
-            0,
-        )
-    };
-    check(result).map(drop)
+/// A map of sockets by queue (XSKMAP), with a descriptor of its own. Its keys and values have four bytes.
+#[derive(Debug)]
+pub struct SocketMap(OwnedFd);
+
+impl SocketMap {
+    /// What `queue` receives is sent to `socket`. The kernel removes the entry when the socket is closed.
+    ///
+    /// # Errors
+    ///
+    /// When the map has no such entry.
+    pub fn register(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let socket: RawFd = socket.as_raw_fd();
+        // SAFETY: keys and values have four bytes, as `Object::sockets` has seen, and the kernel copies both
+        // during the call.
+        let result = unsafe {
+            libxdp_sys::bpf_map_update_elem(
+                self.0.as_raw_fd(),
+                ptr::from_ref(&queue).cast(),
+                ptr::from_ref(&socket).cast(),
+                0,
+            )
+        };
+        check(result).map(drop)
+    }
 }
 
-/// A counter of a map by CPU, of all CPUs together.
-///
-/// # Errors
-///
-/// When the kernel does not let the map be read.
-pub fn sum_of_cpus(counters: &OwnedFd, counter: u32) -> io::Result<u64> {
-    let mut values = vec![0_u64; possible_cpus()?];
-    // SAFETY: the kernel reads a key of four bytes and writes eight bytes for each possible CPU,
-    // for which `values` has room.
-    let result = unsafe {
-        libxdp_sys::bpf_map_lookup_elem(
-            counters.as_raw_fd(),
-            ptr::from_ref(&counter).cast(),
-            values.as_mut_ptr().cast(),
-        )
-    };
-    check(result)?;
-    Ok(values.iter().sum())
+/// Counters of each CPU, with a descriptor of its own. Its keys have four bytes, its values eight.
+#[derive(Debug)]
+pub struct CpuCounters(OwnedFd);
+
+impl CpuCounters {
+    /// A counter, of all CPUs together.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let the map be read.
+    pub fn sum(&self, counter: u32) -> io::Result<u64> {
+        let mut values = vec![0_u64; possible_cpus()?];
+        // SAFETY: the kernel reads a key of four bytes and writes eight bytes for each possible CPU, as
+        // `Object::counters` has seen; `values` has room for them.
+        let result = unsafe {
+            libxdp_sys::bpf_map_lookup_elem(
+                self.0.as_raw_fd(),
+                ptr::from_ref(&counter).cast(),
+                values.as_mut_ptr().cast(),
+            )
+        };
+        check(result)?;
+        Ok(values.iter().sum())
+    }
 }
 
 /// Old kernels account maps to the limit of locked memory. Raising it takes CAP_SYS_RESOURCE, and

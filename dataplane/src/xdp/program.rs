@@ -31,7 +31,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use super::destinations::{DESTINATIONS_MAX, Destinations};
 use super::error::XdpError;
 use super::interface::Interface;
-use super::object::{self, Mode, Object, check};
+use super::object::{self, CpuCounters, Mode, Object, SocketMap, check};
 use super::options;
 use super::settings::{Attach, ENCAPSULATION_BYTES_MAX, check_frame_bytes, mtu_max};
 
@@ -131,8 +131,8 @@ pub struct Attachment {
     mode: Mode,
     frame_bytes: u32,
     queues: u32,
-    counters: OwnedFd,
-    sockets: OwnedFd,
+    counters: CpuCounters,
+    sockets: SocketMap,
     routed: Option<Routed>,
     _link: OwnedFd,
     promiscuous: Option<OwnedFd>,
@@ -183,14 +183,15 @@ impl Attachment {
             Attach::Generic => (link(&program, &interface, Mode::Generic)?, Mode::Generic),
             Attach::Auto => link_auto(&program, &interface)?,
         };
-        let counters = map(&program, &interface, c"counters")?;
-        let sockets = map(&program, &interface, c"sockets")?;
+        let fail = |cause| XdpError::kernel(&interface.name, "opening the XDP maps", cause);
+        let counters = program.counters(c"counters").map_err(fail)?;
+        let sockets = program.sockets(c"sockets").map_err(fail)?;
         let routed = match role {
             Role::Inline => None,
             Role::Routed { .. } => Some(Routed {
                 maps: [
-                    map(&program, &interface, c"ipv4_routed")?,
-                    map(&program, &interface, c"ipv6_routed")?,
+                    program.map(c"ipv4_routed").map_err(fail)?,
+                    program.map(c"ipv6_routed").map_err(fail)?,
                 ],
                 destinations: Destinations::default(),
             }),
@@ -263,7 +264,7 @@ impl Attachment {
     ///
     /// When the kernel does not let the map be read.
     pub fn counters(&self) -> io::Result<KernelCounters> {
-        let read = |reason| object::sum_of_cpus(&self.counters, reason);
+        let read = |reason| self.counters.sum(reason);
         Ok(KernelCounters {
             own_address: read(0)?,
             oversize: read(1)?,
@@ -314,7 +315,7 @@ impl Attachment {
     /// From now on, what `queue` receives goes to `socket`. The kernel removes the entry when the
     /// socket is closed.
     pub(super) fn register(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        object::register(&self.sockets, queue, socket)
+        self.sockets.register(queue, socket)
     }
 }
 
@@ -455,11 +456,6 @@ fn load(
     object.set_entries(c"sockets", queues).map_err(fail("sizing the map of sockets"))?;
     object.load().map_err(fail("loading the XDP program"))?;
     Ok(object)
-}
-
-fn map(object: &Object, interface: &Interface, name: &CStr) -> Result<OwnedFd, XdpError> {
-    let opened = object.map(name);
-    opened.map_err(|cause| XdpError::kernel(&interface.name, "opening the XDP maps", cause))
 }
 
 /// Constants of a program: `struct port` of `kernel.bpf.h`.

@@ -43,6 +43,8 @@ fn a_queue_that_comes_while_it_runs_is_told_of_and_left_to_the_kernel() {
         for round in 1..=2 {
             set_queues(site, 2);
             daemon.wait_for("the queue to be noticed", |now| now.ports.lan.queues == 2);
+            let threshold = ["50", "60"][round - 1];
+            daemon.reload(&[("workers.cores", "[1]"), ("classifier.threshold_packets", threshold)]);
             // By and by one of these flows is on the second queue, and arrives over the bridge.
             let before = received_on_second_queue(site);
             wait_for("packets on the second queue", BOUND, || {

@@ -31,10 +31,13 @@ fn overhead_bytes(outer: Outer) -> u32 {
 #[test]
 fn a_hop_of_1400_bytes_is_found_by_tcp_and_udp_over_every_family() {
     on_sites(|site| {
-        for outer in [Outer::Ipv4, Outer::Ipv6] {
-            let inner_bytes = HOP_BYTES - overhead_bytes(outer);
+        // Without sequence numbers most packets over IPv4 go out by a shorter way in the gateway.
+        let plain = (Outer::Ipv4, Plan::new(Outer::Ipv4).with_keys(), 4);
+        let numbered = [Outer::Ipv4, Outer::Ipv6].map(|outer| (outer, plan(outer), 0));
+        for (outer, plan, saved_bytes) in numbered.into_iter().chain([plain]) {
+            let inner_bytes = HOP_BYTES - overhead_bytes(outer) + saved_bytes;
             narrow(site, outer, &[0, 1]);
-            let daemons = start_both(site, &plan(outer));
+            let daemons = start_both(site, &plan);
             let nginx = Nginx::start(site, &site.server);
             let name = nginx.serve(1_000_000);
             for (host, address) in ways(site) {

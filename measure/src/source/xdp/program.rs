@@ -11,7 +11,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use dataplane::xdp::object::{self, Mode, Object};
+use dataplane::xdp::object::{self, CpuCounters, Mode, Object, SocketMap};
 
 /// Compiled by the build script.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tap.bpf.o"));
@@ -31,8 +31,8 @@ pub(super) struct Program {
     name: &'static CStr,
     /// Why it does not ask the driver.
     plain: Option<String>,
-    sockets: OwnedFd,
-    counters: OwnedFd,
+    sockets: SocketMap,
+    counters: CpuCounters,
     link: Option<OwnedFd>,
 }
 
@@ -54,14 +54,14 @@ impl Program {
                 (load(interface, queues, PLAIN, BOUND)?, PLAIN, Some(reason.to_string()))
             }
         };
-        let sockets = object.map(c"sockets")?;
-        let counters = object.map(c"counters")?;
+        let sockets = object.sockets(c"sockets")?;
+        let counters = object.counters(c"counters")?;
         Ok(Program { object, interface, name, plain, sockets, counters, link: None })
     }
 
     /// What `queue` receives goes to `socket`.
     pub(super) fn register(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
-        object::register(&self.sockets, queue, socket)
+        self.sockets.register(queue, socket)
     }
 
     /// Puts it into the interface's driver.
@@ -90,7 +90,7 @@ impl Program {
     ///
     /// When the kernel does not let its counters be read.
     pub(super) fn counts(&self) -> io::Result<[u64; 2]> {
-        let count = |counter| object::sum_of_cpus(&self.counters, counter);
+        let count = |counter| self.counters.sum(counter);
         Ok([count(FRAMES)?, count(NO_SOCKET)?])
     }
 }

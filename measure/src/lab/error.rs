@@ -52,6 +52,15 @@ pub enum LabError {
         /// Why.
         cause: std::io::Error,
     },
+    /// Something is where this wants to make its own.
+    #[error(
+        "{} is there already, left by a laboratory that was killed or made by somebody else: remove it",
+        path.display()
+    )]
+    Exists {
+        /// What.
+        path: PathBuf,
+    },
     /// A file or an answer is not what was expected.
     #[error("{what} cannot be understood: {cause}")]
     Content {

@@ -11,6 +11,7 @@
 //! * [`background`] is what else is on the paths, [`emulator`] makes them longer and worse
 //! * [`store`] writes records and reads them back
 //! * [`join`] finds the flows of each request, [`analysis`] says what all of it means, [`report`] shows it
+//! * [`scratch`] is where files are that are no result
 //! * [`random`] is where chance comes from
 //! * [`tools`] finds programs, [`interrupt`] hears signals, [`leftovers`] cleans up after who was killed
 //! * [`error`] is why something cannot go on
@@ -37,6 +38,7 @@ pub mod random;
 pub mod records;
 pub mod report;
 pub mod run;
+pub mod scratch;
 pub mod store;
 pub mod testbed;
 pub mod tools;

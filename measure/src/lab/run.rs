@@ -14,6 +14,7 @@ use super::measuring::{self, Measuring};
 use super::process::Process;
 use super::queues;
 use super::records::{RequestRecord, RunRecord, Settings};
+use super::scratch::Scratch;
 use super::store;
 use super::testbed::{TAP_LAN_A, TAP_WAN_A, TAP_WAN_B, Testbed};
 use super::tools::Tools;
@@ -140,7 +141,7 @@ impl Attempt<'_> {
         let Stage { testbed, tools, interrupt } = *self.stage;
         let (settings, logs) = (&self.planned.settings, &*self.logs);
         let scratch = Scratch::new()?;
-        let folders = (&*scratch.path, logs);
+        let folders = (scratch.path(), logs);
         testbed.prepare(settings)?;
         let emulators = traffic::emulate(testbed, settings, tools, logs, interrupt)?;
         testbed.wait_for_paths(interrupt)?;
@@ -220,27 +221,6 @@ impl Programs {
         let others = self.others().map(|one| (one.name().to_owned(), one.cpu_s()));
         let measuring = self.measuring.iter().map(Measuring::cpu_s);
         others.chain(measuring).chain(self.gateways.cpu_s()).chain([self.driver.cpu_s()]).collect()
-    }
-}
-
-/// A folder for files that are no result, removed when this is dropped.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    fn new() -> Result<Scratch, LabError> {
-        let path = std::env::temp_dir().join(format!("lanesplit-lab-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(LabError::file(&path))?;
-        Ok(Scratch { path })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(cause) = fs::remove_dir_all(&self.path) {
-            eprintln!("lanesplit-lab: {} is left: {cause}", self.path.display());
-        }
     }
 }
 

@@ -82,7 +82,8 @@ impl Laboratory {
         let left = Command::new("ip").args(["netns", "list"]).output().expect("ip is installed");
         let left = String::from_utf8_lossy(&left.stdout).into_owned();
         assert!(!left.contains(&prefix), "namespaces are left: {left}");
-        assert!(!std::env::temp_dir().join(&prefix).exists(), "files are left");
+        let scratch = format!("lanesplit-lab-scratch-{}", self.child.id());
+        assert!(!std::env::temp_dir().join(scratch).exists(), "files are left");
         let parts = self.log.parent().expect("it is in a folder").as_os_str().as_encoded_bytes();
         let is_its = |line: &[u8]| line.windows(parts.len()).any(|window| window == parts);
         for process in fs::read_dir("/proc").expect("there is one").flatten() {

@@ -14,6 +14,7 @@
 //! * [`scratch`] is where files are that are no result
 //! * [`random`] is where chance comes from
 //! * [`tools`] finds programs, [`interrupt`] hears signals, [`leftovers`] cleans up after who was killed
+//! * [`machine`] is on what and of what all of it was made
 //! * [`error`] is why something cannot go on
 
 pub mod analysis;
@@ -27,6 +28,7 @@ pub mod interrupt;
 pub mod join;
 pub mod laboratory;
 pub mod leftovers;
+pub mod machine;
 pub mod measuring;
 pub mod namespace;
 pub mod plan;

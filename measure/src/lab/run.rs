@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::error::LabError;
 use super::gateways::Gateways;
 use super::interrupt::Interrupt;
+use super::machine;
 use super::measuring::{self, Measuring};
 use super::process::Process;
 use super::queues;
@@ -78,6 +79,9 @@ impl Stage<'_> {
             gateways: Vec::new(),
             queues: Vec::new(),
             cpu_s: BTreeMap::new(),
+            requests_run_out: BTreeMap::new(),
+            commit: machine::COMMIT.into(),
+            kernel: machine::kernel(),
         };
         let mut requests = Vec::new();
         let attempt = Attempt { stage: self, planned, folder, logs };
@@ -92,8 +96,7 @@ impl Stage<'_> {
 }
 
 fn store(folder: &Path, record: &RunRecord, requests: &[RequestRecord]) -> Result<(), LabError> {
-    store::write_run(folder, record, requests)
-        .map_err(LabError::content(folder.display().to_string()))
+    Ok(store::write_run(folder, record, requests)?)
 }
 
 /// A failure more.
@@ -189,6 +192,7 @@ impl Attempt<'_> {
         record.gateways = ended.records;
         web.succeed(interrupt, END_MAX)?;
         *requests = driver.finish(interrupt)?;
+        record.requests_run_out = traffic::run_out(requests);
         let mut failures = vec![emulation, ended.failure, traffic::failure(requests)];
         let folders = [self.folder.to_owned(), self.folder.join(store::GATEWAY)];
         for (measuring, folder) in measuring.into_iter().zip(folders) {

@@ -89,6 +89,9 @@ struct Options {
     #[arg(long, value_name = "MBIT/S", default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: u32,
+    /// What the queue of each path holds, in time at that rate
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = buffer_ms)]
+    buffer: u32,
     /// One-way delay that is added to each path
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = ms)]
     delay: f64,
@@ -143,7 +146,7 @@ fn common(options: &Options) -> Common {
         threshold_packets: 40,
         background_percent: 0,
         rate_mbit_per_s: options.rate,
-        buffer_ms: 100,
+        buffer_ms: options.buffer,
         delay_ms: options.delay,
         jitter_ms: options.jitter,
         loss_percent: options.loss,
@@ -161,7 +164,14 @@ fn run_all(runs: Vec<Planned>, options: &Options) -> Result<ExitCode, LabError> 
     let command: Vec<String> = std::env::args().collect();
     let output = std::path::absolute(&options.output).map_err(LabError::file(&options.output))?;
     let order = Order { runs, output, command: command.join(" "), seed: options.seed };
-    let outcome = laboratory::carry_out(&order, &interrupt)?;
+    let outcome = laboratory::carry_out(&order, &interrupt).inspect_err(|_| {
+        if laboratory::has_runs(&order.output) {
+            let folder = order.output.display();
+            eprintln!(
+                "lanesplit-lab: of the runs that are complete: lanesplit-lab report {folder}"
+            );
+        }
+    })?;
     report(&order.output)?;
     Ok(if outcome.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -188,6 +198,15 @@ fn whole_seconds(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Both queues of a path together hold a packet for less than the second in which the taps expect it again.
+fn buffer_ms(text: &str) -> Result<u32, String> {
+    let time = parsed(text)?;
+    match u32::try_from(time.as_millis()) {
+        Ok(ms @ 1..=400) if time.subsec_nanos() % 1_000_000 == 0 => Ok(ms),
+        _ => Err("give whole milliseconds, from 1ms to 400ms".into()),
+    }
+}
+
 fn ms(text: &str) -> Result<f64, String> {
     match parsed(text)?.as_secs_f64() * 1000.0 {
         ms if ms <= 1000.0 => Ok(ms),
@@ -209,8 +228,7 @@ fn percent(text: &str) -> Result<f64, String> {
 
 /// Writes the report of a folder and shows its table on standard output.
 fn report(folder: &Path) -> Result<ExitCode, LabError> {
-    let summary = super::report::write(folder)
-        .map_err(LabError::content(format!("the records in {}", folder.display())))?;
+    let summary = super::report::write(folder)?;
     write!(std::io::stdout(), "{summary}").map_err(LabError::file(Path::new("standard output")))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::report::ReportError;
+use super::store::StoreError;
+
 /// Each names the thing and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
@@ -29,7 +32,10 @@ pub enum LabError {
         programs: Vec<&'static str>,
     },
     /// A command that builds the testbed failed.
-    #[error("`{command}` failed: {said}")]
+    #[error(
+        "`{command}` failed: {said}; the kernel must have veth, bridge, clsact, mirred, u32 and tbf, and iproute2 \
+         must know them: scripts/install-dependencies --demo"
+    )]
     Command {
         /// All of it.
         command: String,
@@ -37,7 +43,10 @@ pub enum LabError {
         said: String,
     },
     /// A program could not be started.
-    #[error("cannot start {program}: {cause}")]
+    #[error(
+        "cannot start {program}: {cause}; scripts/install-dependencies --demo installs what lacks, and the machine \
+         must have memory and processes left (ulimit -a)"
+    )]
     Start {
         /// The program.
         program: String,
@@ -52,8 +61,20 @@ pub enum LabError {
         /// Why.
         cause: std::io::Error,
     },
+    /// Something is where this wants to make its own.
+    #[error(
+        "{} is there already, left by a laboratory that was killed or made by somebody else: remove it",
+        path.display()
+    )]
+    Exists {
+        /// What.
+        path: PathBuf,
+    },
     /// A file or an answer is not what was expected.
-    #[error("{what} cannot be understood: {cause}")]
+    #[error(
+        "{what} cannot be understood: {cause}; if programs of different builds lie side by side, build all: \
+         cargo build --release --locked -p dataplane -p measure"
+    )]
     Content {
         /// Whose it is.
         what: String,
@@ -61,7 +82,7 @@ pub enum LabError {
         cause: String,
     },
     /// A program ended before its time, or badly.
-    #[error("{program} ended ({status}): {said}")]
+    #[error("{program} ended ({status}): {said}; all that it said is in {}", log.display())]
     Ended {
         /// The program.
         program: String,
@@ -69,9 +90,14 @@ pub enum LabError {
         status: String,
         /// The end of its log.
         said: String,
+        /// All of its log.
+        log: PathBuf,
     },
     /// Something did not happen in time.
-    #[error("waited {bound:?} for {what}, in vain: {said}")]
+    #[error(
+        "waited {bound:?} for {what}, in vain: {said}; the logs of the run may say why, and on a machine that does \
+         much else it may be better at rest"
+    )]
     Waited {
         /// For what.
         what: String,
@@ -80,6 +106,18 @@ pub enum LabError {
         /// The end of a log that may tell.
         said: String,
     },
+    /// A run cannot be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The folder for all runs cannot be used.
+    #[error("{cause}; or give another folder by --output. Nothing was begun")]
+    Output {
+        /// Why.
+        cause: StoreError,
+    },
+    /// There is no report.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// Somebody wants this to end.
     #[error("ended by {0}")]
     Interrupted(Signal),

@@ -105,7 +105,8 @@ impl Gateways {
             interrupt.wait_for("the gateways to be at rest", BOUND, String::new, || {
                 gateway.process.check()?;
                 let now = gateway.ask().map(|status| status.total.received);
-                if now != last {
+                // A gateway that does not say is not at rest.
+                if now.is_none() || now != last {
                     (last, still) = (now, Instant::now());
                 }
                 Ok((still.elapsed() > REPORT_MAX).then_some(()))

@@ -3,15 +3,15 @@
 use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::error::LabError;
 use super::interrupt::Interrupt;
 use super::leftovers;
+use super::machine;
 use super::records::{Attach, RunRecord, Way};
 use super::run::{Planned, Stage};
-use super::store::{self, LabRecord, RUNS};
+use super::store::{self, LabRecord, RUN, RUNS};
 use super::testbed::Testbed;
 use super::tools::Tools;
 
@@ -58,12 +58,13 @@ pub fn carry_out(order: &Order, interrupt: &Interrupt) -> Result<Outcome, LabErr
     });
     let testbed = Testbed::new(emulates, interrupt)?;
     let stage = Stage { testbed: &testbed, tools: &tools, interrupt };
+    let runs = possible(&order.runs, &testbed);
     let mut outcome = Outcome::default();
     let first = runs_so_far(&order.output);
-    for (index, planned) in order.runs.iter().enumerate() {
+    for (index, planned) in runs.iter().enumerate() {
         let name = format!("{:04}-{}", first + index, planned.name());
         let folder = order.output.join(RUNS).join(&name);
-        let count = format!("[{}/{}]", index + 1, order.runs.len());
+        let count = format!("[{}/{}]", index + 1, runs.len());
         if std::io::stderr().is_terminal() {
             eprint!("{count} {} ...", describe(planned));
         }
@@ -76,6 +77,26 @@ pub fn carry_out(order: &Order, interrupt: &Interrupt) -> Result<Outcome, LabErr
         outcome.failed += usize::from(record.failure.is_some());
     }
     Ok(outcome)
+}
+
+/// Runs for which the kernel has what they need. A queue with priorities is of a kind that not every kernel has.
+fn possible<'o>(runs: &'o [Planned], testbed: &Testbed) -> Vec<&'o Planned> {
+    let one = runs.iter().find(|planned| planned.settings.way == Way::Priority);
+    let refused = one.and_then(|planned| testbed.try_queue(&planned.settings).err());
+    if let Some(error) = &refused {
+        eprintln!(
+            "lanesplit-lab: runs by priority are left out, for this kernel refuses its queue: {error}"
+        );
+    }
+    let is_possible =
+        |planned: &&Planned| refused.is_none() || planned.settings.way != Way::Priority;
+    runs.iter().filter(is_possible).collect()
+}
+
+/// Whether a folder has a run of which a report can be made.
+pub fn has_runs(output: &Path) -> bool {
+    let entries = fs::read_dir(output.join(RUNS)).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().join(RUN).exists())
 }
 
 /// Folders of runs that were made before, by another command.
@@ -128,39 +149,63 @@ fn verdict(record: &RunRecord) -> String {
         None => {
             let dropped: u64 = record.queues.iter().map(|queue| queue.dropped).sum();
             let sent: u64 = record.queues.iter().map(|queue| queue.sent).sum();
-            format!("{sent} packets through the routers' queues, {dropped} found them full")
+            let run_out = record.requests_run_out.iter();
+            let run_out: String = run_out
+                .map(|(kind, requests)| format!(", time ran out for {requests} of {kind}"))
+                .collect();
+            format!(
+                "{sent} packets through the routers' queues, {dropped} found them full{run_out}"
+            )
         }
     }
 }
 
-/// What another person needs to do the same.
+/// What another person needs to do the same. A record that cannot be read is never replaced.
 fn write_lab(order: &Order, tools: &Tools) -> Result<(), LabError> {
-    let mut lab = match store::Output::open(&order.output) {
-        Ok(before) => before.lab,
-        Err(_) => LabRecord { seed: order.seed, ..LabRecord::default() },
-    };
+    let before = store::read_lab(&order.output).map_err(|cause| LabError::Output { cause })?;
+    let mut lab =
+        before.clone().unwrap_or_else(|| LabRecord { seed: order.seed, ..LabRecord::default() });
     lab.commands.push(order.command.clone());
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    lab.kernel = read("/proc/sys/kernel/osrelease").trim().to_owned()
-        + " "
-        + read("/proc/sys/kernel/version").trim();
-    let processor = read("/proc/cpuinfo");
-    let model = processor.lines().find(|line| line.starts_with("model name"));
-    lab.processor = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned();
-    lab.commit = commit(tools).unwrap_or_else(|| "unknown".into());
-    let cores = processor.lines().filter(|line| line.starts_with("processor")).count();
+    lab.commit = machine::COMMIT.into();
+    lab.kernel = machine::kernel();
+    let (processor, cores) = machine::processor();
+    lab.processor = processor;
     lab.more.insert("cores".into(), cores.into());
     lab.more.insert("version".into(), env!("CARGO_PKG_VERSION").into());
-    store::write_lab(&order.output, &lab)
-        .map_err(LabError::content(order.output.display().to_string()))
+    lab.more.insert("priorities".into(), tools.priorities.clone().into());
+    for (what, [then, now]) in before.iter().flat_map(|before| differences(before, &lab)) {
+        eprintln!(
+            "lanesplit-lab: warning: {what} of the runs in {} was {then}, now it is {now}; what differs between \
+             runs may come from that. --output takes another folder",
+            order.output.display()
+        );
+    }
+    store::write_lab(&order.output, &lab).map_err(|cause| LabError::Output { cause })
 }
 
-/// Of the sources that this program lies in, if it does.
-fn commit(tools: &Tools) -> Option<String> {
-    let folder = tools.lab.parent()?;
-    let mut git = Command::new("git");
-    git.arg("-C").arg(folder).args(["-c", "safe.directory=*", "describe", "--always", "--dirty"]);
-    let output = git.args(["--abbrev=40", "--exclude=*"]).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
+/// What makes runs that were made then hard to compare with those that are made now.
+fn differences(then: &LabRecord, now: &LabRecord) -> Vec<(&'static str, [String; 2])> {
+    let priorities = |lab: &LabRecord| {
+        lab.more.get("priorities").and_then(|text| text.as_str()).unwrap_or("unknown").to_owned()
+    };
+    let each = |lab: &LabRecord| {
+        [lab.commit.clone(), lab.kernel.clone(), lab.processor.clone(), priorities(lab)]
+    };
+    let pairs = each(then).into_iter().zip(each(now)).map(|(then, now)| [then, now]);
+    let named =
+        ["the commit", "the kernel", "the processor", "the priority"].into_iter().zip(pairs);
+    named.filter(|(_, [then, now])| then != now).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_another_commit_in_the_same_folder_are_told() {
+        let lab = |commit: &str| LabRecord { commit: commit.into(), ..LabRecord::default() };
+        assert_eq!(differences(&lab("a"), &lab("a")), []);
+        let found = differences(&lab("a"), &lab("b"));
+        assert_eq!(found, [("the commit", ["a".to_owned(), "b".to_owned()])]);
+    }
 }

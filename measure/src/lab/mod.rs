@@ -11,8 +11,10 @@
 //! * [`background`] is what else is on the paths, [`emulator`] makes them longer and worse
 //! * [`store`] writes records and reads them back
 //! * [`join`] finds the flows of each request, [`analysis`] says what all of it means, [`report`] shows it
+//! * [`scratch`] is where files are that are no result
 //! * [`random`] is where chance comes from
 //! * [`tools`] finds programs, [`interrupt`] hears signals, [`leftovers`] cleans up after who was killed
+//! * [`machine`] is on what and of what all of it was made
 //! * [`error`] is why something cannot go on
 
 pub mod analysis;
@@ -26,6 +28,7 @@ pub mod interrupt;
 pub mod join;
 pub mod laboratory;
 pub mod leftovers;
+pub mod machine;
 pub mod measuring;
 pub mod namespace;
 pub mod plan;
@@ -37,6 +40,7 @@ pub mod random;
 pub mod records;
 pub mod report;
 pub mod run;
+pub mod scratch;
 pub mod store;
 pub mod testbed;
 pub mod tools;

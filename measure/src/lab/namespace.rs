@@ -11,7 +11,7 @@ use super::error::LabError;
 /// Bound of every command, in seconds.
 const COMMAND_SECONDS: &str = "30";
 
-/// What all names begin with.
+/// What all names begin with; the number of the laboratory and a role follow.
 pub const PREFIX: &str = "lanesplit-lab-";
 
 /// A network namespace, until this is dropped.

@@ -162,6 +162,9 @@ fn record(plan: &Plan) -> RunRecord {
         gateways: if plan.settings.way == Way::Kernel { Vec::new() } else { vec![gateway] },
         queues: vec![queue("short", "a-to-b"), queue("long", "b-to-a")],
         cpu_s: BTreeMap::from([("nginx".into(), 6.0), ("lanesplitd".into(), 30.0)]),
+        requests_run_out: BTreeMap::new(),
+        commit: "0123456789abcdef".into(),
+        kernel: "6.18.0 #1 SMP".into(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Programs that run in a namespace for as long as somebody holds on to them.
 //!
 //! **Invariant.** A process is ended when it is dropped, at the latest, and waited for. It has a process group of its
-//! own, so Ctrl-C in a terminal reaches the laboratory alone, which ends things in their order.
+//! own, so Ctrl-C in a terminal reaches the laboratory alone, which ends things in their order. Should the laboratory
+//! be killed, the kernel kills the process: no gateway goes on at a priority before all others.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -19,7 +20,7 @@ use super::interrupt::Interrupt;
 use super::namespace::Namespace;
 
 /// Before what else the machine does, as far as the kernel lets us: a network does not wait for a processor.
-const NICENESS: &str = "-10";
+pub(super) const NICENESS: &str = "-10";
 
 /// Lines of a log that are worth repeating.
 const LAST_WORDS: usize = 4;
@@ -50,7 +51,11 @@ impl Process {
         };
         let ((_, out), (log, err)) = (create("out")?, create("log")?);
         let child = Command::new("nice")
-            .args(["-n", NICENESS, "ip", "netns", "exec", namespace.name()])
+            .args(["-n", NICENESS])
+            // Each of these becomes the next, so the signal is for the program itself. It comes when the thread ends
+            // that started it, which is the main one.
+            .args(["setpriv", "--pdeathsig", "KILL"])
+            .args(["ip", "netns", "exec", namespace.name()])
             .args(command)
             .stdin(Stdio::null())
             .stdout(out)
@@ -107,7 +112,8 @@ impl Process {
             WaitStatus::Signaled(_, signal, _) => format!("by {signal}"),
             other => format!("{other:?}"),
         };
-        LabError::Ended { program: self.name.clone(), status, said: self.last_words() }
+        let (program, said, log) = (self.name.clone(), self.last_words(), self.log.clone());
+        LabError::Ended { program, status, said, log }
     }
 
     /// Waits for its end.

@@ -17,23 +17,32 @@ const BURST_BYTES: u32 = 9084;
 /// AF21, the mark of the short lane, in the place of the DSCP.
 const SHORT_MARK: &str = "0x48 0xfc";
 
-/// What gives a router a queue for [`commands`] to take away.
-pub const FIRST: &str = "qdisc add dev mid root bfifo limit 1000000";
+/// Gives a router the queue towards the other one that a run wants, whatever it has so far. Its counters begin at zero.
+///
+/// # Errors
+///
+/// When the kernel refuses; the router may then have no queue of its own, which the next attempt does not mind.
+pub fn set(router: &Namespace, settings: &Settings) -> Result<(), LabError> {
+    // There is none at first, or after an attempt that failed. What could not be taken away lets nothing be added.
+    let _ = router.tc(&format!("qdisc del dev {DEVICE} root"));
+    router.tc(&commands(settings))
+}
 
 /// What tells `tc` of a router how to queue towards the other one.
 ///
 /// For [`Way::Priority`] the one path has the rate of both. Short packets are served while there are any, then all
 /// others, background among them, which nobody marked.
-pub fn commands(settings: &Settings) -> String {
+fn commands(settings: &Settings) -> String {
     let rate = settings.rate_mbit_per_s;
     let limit_bytes = u64::from(rate) * 1000 / 8 * u64::from(settings.buffer_ms);
+    // Less than a burst, and a full packet might never get through.
+    let limit_bytes = limit_bytes.max(BURST_BYTES.into());
     match settings.way {
         Way::Priority => {
             let (rate, limit_bytes) = (2 * rate, 2 * limit_bytes);
             let burst = format!("burst {BURST_BYTES} cburst {BURST_BYTES}");
             format!(
-                "qdisc del dev {DEVICE} root\n\
-                 qdisc add dev {DEVICE} root handle 1: htb default 20\n\
+                "qdisc add dev {DEVICE} root handle 1: htb default 20\n\
                  class add dev {DEVICE} parent 1: classid 1:1 htb rate {rate}mbit {burst}\n\
                  class add dev {DEVICE} parent 1:1 classid 1:10 htb rate {rate}mbit {burst} prio 0 quantum 1514\n\
                  class add dev {DEVICE} parent 1:1 classid 1:20 htb rate 8kbit ceil {rate}mbit {burst} prio 1 \
@@ -44,8 +53,7 @@ pub fn commands(settings: &Settings) -> String {
             )
         }
         _ => format!(
-            "qdisc del dev {DEVICE} root\n\
-             qdisc add dev {DEVICE} root handle 1: tbf rate {rate}mbit burst {BURST_BYTES} limit {limit_bytes}\n"
+            "qdisc add dev {DEVICE} root handle 1: tbf rate {rate}mbit burst {BURST_BYTES} limit {limit_bytes}\n"
         ),
     }
 }

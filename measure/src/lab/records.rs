@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! output/
-//!   lab.json                 the laboratory: seed, commands, kernel, commit, processor
+//!   lab.json                 the laboratory: seed, commands, kernel, commit, processor, priorities
 //!   runs/0007-loads-split-40/
 //!     run.json               RunRecord
 //!     requests.parquet       RequestRecord a row: what the load driver asked and got, by its own clock
@@ -100,6 +100,15 @@ pub struct RunRecord {
     pub queues: Vec<QueueRecord>,
     /// Processor time that programs took, in seconds, by their name.
     pub cpu_s: BTreeMap<String, f64>,
+    /// Requests for which time or workers ran out, by kind; kinds without any are left out.
+    #[serde(default)]
+    pub requests_run_out: BTreeMap<String, u32>,
+    /// The commit at which the laboratory was built; older records do not have it.
+    #[serde(default)]
+    pub commit: String,
+    /// The kernel's release and version; older records do not have it.
+    #[serde(default)]
+    pub kernel: String,
 }
 
 /// A gateway's own accounts at the end of a run.

@@ -10,10 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::error::LabError;
 use super::gateways::Gateways;
 use super::interrupt::Interrupt;
+use super::machine;
 use super::measuring::{self, Measuring};
 use super::process::Process;
 use super::queues;
 use super::records::{RequestRecord, RunRecord, Settings};
+use super::scratch::Scratch;
 use super::store;
 use super::testbed::{TAP_LAN_A, TAP_WAN_A, TAP_WAN_B, Testbed};
 use super::tools::Tools;
@@ -77,6 +79,9 @@ impl Stage<'_> {
             gateways: Vec::new(),
             queues: Vec::new(),
             cpu_s: BTreeMap::new(),
+            requests_run_out: BTreeMap::new(),
+            commit: machine::COMMIT.into(),
+            kernel: machine::kernel(),
         };
         let mut requests = Vec::new();
         let attempt = Attempt { stage: self, planned, folder, logs };
@@ -91,8 +96,7 @@ impl Stage<'_> {
 }
 
 fn store(folder: &Path, record: &RunRecord, requests: &[RequestRecord]) -> Result<(), LabError> {
-    store::write_run(folder, record, requests)
-        .map_err(LabError::content(folder.display().to_string()))
+    Ok(store::write_run(folder, record, requests)?)
 }
 
 /// A failure more.
@@ -140,7 +144,7 @@ impl Attempt<'_> {
         let Stage { testbed, tools, interrupt } = *self.stage;
         let (settings, logs) = (&self.planned.settings, &*self.logs);
         let scratch = Scratch::new()?;
-        let folders = (&*scratch.path, logs);
+        let folders = (scratch.path(), logs);
         testbed.prepare(settings)?;
         let emulators = traffic::emulate(testbed, settings, tools, logs, interrupt)?;
         testbed.wait_for_paths(interrupt)?;
@@ -188,6 +192,7 @@ impl Attempt<'_> {
         record.gateways = ended.records;
         web.succeed(interrupt, END_MAX)?;
         *requests = driver.finish(interrupt)?;
+        record.requests_run_out = traffic::run_out(requests);
         let mut failures = vec![emulation, ended.failure, traffic::failure(requests)];
         let folders = [self.folder.to_owned(), self.folder.join(store::GATEWAY)];
         for (measuring, folder) in measuring.into_iter().zip(folders) {
@@ -220,27 +225,6 @@ impl Programs {
         let others = self.others().map(|one| (one.name().to_owned(), one.cpu_s()));
         let measuring = self.measuring.iter().map(Measuring::cpu_s);
         others.chain(measuring).chain(self.gateways.cpu_s()).chain([self.driver.cpu_s()]).collect()
-    }
-}
-
-/// A folder for files that are no result, removed when this is dropped.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    fn new() -> Result<Scratch, LabError> {
-        let path = std::env::temp_dir().join(format!("lanesplit-lab-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(LabError::file(&path))?;
-        Ok(Scratch { path })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(cause) = fs::remove_dir_all(&self.path) {
-            eprintln!("lanesplit-lab: {} is left: {cause}", self.path.display());
-        }
     }
 }
 

@@ -148,7 +148,6 @@ impl Testbed {
             cable((router, "segment"), (&self.segments[side], &format!("p{number}")))?;
             self.segments[side].ip(&format!("link set dev p{number} master bridge"))?;
             cable((router, "hosts"), (background, &format!("e{number}")))?;
-            router.tc(queues::FIRST)?;
             let (other, own) = (2 - side, side + 1);
             let (net, far) = (SEGMENTS[side], SEGMENTS[1 - side]);
             router.ip(&format!(
@@ -203,10 +202,16 @@ impl Testbed {
     /// When the kernel refuses.
     pub fn prepare(&self, settings: &Settings) -> Result<(), LabError> {
         self.route(settings.way)?;
-        for router in self.routers.iter().flatten() {
-            router.tc(&queues::commands(settings))?;
-        }
-        Ok(())
+        self.routers.iter().flatten().try_for_each(|router| queues::set(router, settings))
+    }
+
+    /// Whether routers can have the queues that a run wants.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not know them.
+    pub fn try_queue(&self, settings: &Settings) -> Result<(), LabError> {
+        queues::set(&self.routers[0][0], settings)
     }
 
     /// The routes of both gateways: to the other's address 1 by the short path, to its address 2 by the long one

@@ -1,5 +1,6 @@
 //! What goes over the testbed in a run: requests and their server, background, and the emulators' faults.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::background::{self, Background};
-use super::driver::{Plan, log};
+use super::driver::{self, Plan, log};
 use super::emulator::{DirectionReport, Emulation, Impairment, Report};
 use super::error::LabError;
 use super::interrupt::Interrupt;
@@ -30,6 +31,8 @@ const LEAD: Duration = Duration::from_secs(20);
 const FRAME_BYTES_MIN: f64 = 98.0;
 /// How much longer than it should an emulator may hold frames, until there is no room for more.
 const HELD_MORE_S: f64 = 0.1;
+/// The share of requests for which time may run out in a run that is used.
+const RUN_OUT_MAX: f64 = 0.01;
 /// What the driver may take besides.
 const SLACK: Duration = Duration::from_secs(20);
 /// The rate in Mbit/s for which mixes are made.
@@ -164,13 +167,30 @@ impl Driver {
     }
 }
 
-/// Why the requests of a run cannot be used, if so.
+/// Requests for which time or workers ran out, by their kind: where a path is full, that is a result.
+pub fn run_out(requests: &[RequestRecord]) -> BTreeMap<String, u32> {
+    let mut kinds = BTreeMap::new();
+    for request in requests {
+        if request.error.as_deref().is_some_and(driver::has_run_out) {
+            *kinds.entry(request.kind.clone()).or_default() += 1;
+        }
+    }
+    kinds
+}
+
+/// Why the requests of a run cannot be used, if so: something went wrong with one, or time ran out for more than
+/// [`RUN_OUT_MAX`] of them.
+///
+/// Who throws away a run for a single flow that its path was too full for keeps the runs in which it was not.
 pub fn failure(requests: &[RequestRecord]) -> Option<String> {
-    let mut failed = requests.iter().filter_map(|request| Some((request, request.error.as_ref()?)));
-    let (first, error) = failed.next()?;
-    let count = failed.count() + 1;
+    let failed = requests.iter().filter_map(|request| Some((request, request.error.as_deref()?)));
+    let (run_out, wrong): (Vec<_>, Vec<_>) =
+        failed.partition(|(_, error)| driver::has_run_out(error));
+    let is_congested = run_out.len() as f64 > RUN_OUT_MAX * requests.len() as f64;
+    let (first, error) = wrong.first().or(run_out.first().filter(|_| is_congested))?;
     Some(format!(
-        "{count} of {} requests failed, the first of them number {} ({}): {error}",
+        "{} of {} requests failed, the first of them number {} ({}): {error}",
+        wrong.len() + run_out.len(),
         requests.len(),
         first.number,
         first.kind
@@ -282,4 +302,53 @@ pub fn end_emulation(
         }
     }
     Ok((!wrong.is_empty()).then(|| wrong.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::records::Bulk;
+    use super::*;
+
+    const CUT_OFF: &str = "not answered before the run ended";
+
+    fn requests(errors: &[&str]) -> Vec<RequestRecord> {
+        let errors = errors.iter().map(|&error| Some(error.to_owned()));
+        let all = errors.chain(std::iter::repeat(None)).take(1_000).zip(0..);
+        let record = |(error, number): (Option<String>, u32)| RequestRecord {
+            number,
+            kind: if number == 0 { "upload".into() } else { "page".into() },
+            bulk: Bulk::Upload,
+            packets: 20,
+            bytes: 20_000,
+            due_ns: 1,
+            started_ns: 2,
+            connected_ns: Some(3),
+            finished_ns: error.is_none().then_some(4),
+            port: Some(30_000),
+            error,
+        };
+        all.map(record).collect()
+    }
+
+    #[test]
+    fn a_run_is_used_although_time_ran_out_for_a_few_requests_which_are_told_by_kind() {
+        let requests = requests(&[CUT_OFF, CUT_OFF, "not asked: 256 others were under way"]);
+        assert_eq!(failure(&requests), None);
+        assert_eq!(run_out(&requests), BTreeMap::from([("page".into(), 2), ("upload".into(), 1)]));
+    }
+
+    #[test]
+    fn a_run_is_not_used_when_time_ran_out_for_more_than_a_hundredth_of_its_requests() {
+        assert_eq!(failure(&requests(&[CUT_OFF; 10])), None);
+        let why = failure(&requests(&[CUT_OFF; 11])).expect("they are too many");
+        assert!(why.starts_with("11 of 1000 requests failed") && why.contains(CUT_OFF), "{why}");
+    }
+
+    #[test]
+    fn a_run_is_not_used_when_anything_else_went_wrong_with_a_single_request() {
+        let why = failure(&requests(&[CUT_OFF, "receive: connection reset"])).expect("it is wrong");
+        assert!(why.contains("2 of 1000") && why.contains("number 1 (page): receive"), "{why}");
+        let requests = requests(&["receive: connection reset"]);
+        assert_eq!(run_out(&requests), BTreeMap::new());
+    }
 }

@@ -82,15 +82,26 @@ impl Laboratory {
         let left = Command::new("ip").args(["netns", "list"]).output().expect("ip is installed");
         let left = String::from_utf8_lossy(&left.stdout).into_owned();
         assert!(!left.contains(&prefix), "namespaces are left: {left}");
-        assert!(!std::env::temp_dir().join(&prefix).exists(), "files are left");
-        let parts = self.log.parent().expect("it is in a folder").as_os_str().as_encoded_bytes();
-        let is_its = |line: &[u8]| line.windows(parts.len()).any(|window| window == parts);
-        for process in fs::read_dir("/proc").expect("there is one").flatten() {
-            // Processes that have ended meanwhile are not left.
-            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-            assert!(!is_its(&line), "a process is left: {}", String::from_utf8_lossy(&line));
-        }
+        let scratch = std::env::temp_dir().join(scratch(&self.child));
+        assert!(!scratch.exists(), "files are left");
+        assert_eq!(self.processes(), [""; 0], "processes are left");
     }
+
+    /// Command lines of what it has started and still runs.
+    fn processes(&self) -> Vec<String> {
+        let folder = self.log.parent().expect("it is in a folder").display().to_string();
+        let marks = [folder, scratch(&self.child)];
+        let processes = fs::read_dir("/proc").expect("there is one").flatten();
+        // Processes that have ended meanwhile do not run.
+        let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+        let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+        lines.filter(|line| marks.iter().any(|mark| line.contains(mark.as_str()))).collect()
+    }
+}
+
+/// The name of its folder for what is no result.
+fn scratch(child: &Child) -> String {
+    format!("lanesplit-lab-scratch-{}", child.id())
 }
 
 impl Drop for Laboratory {
@@ -112,12 +123,11 @@ fn a_short_run_of_every_way_accounts_for_every_packet() {
         laboratory.assert_nothing_is_left();
     }
     let output = folder.file("output");
-    let runs: Vec<Run> = Output::open(&output)
-        .expect("it was written")
-        .runs
-        .iter()
-        .map(|run| read_run(run).expect("it is complete"))
-        .collect();
+    let opened = Output::open(&output).expect("it was written");
+    let priorities = opened.lab.more.get("priorities").and_then(|words| words.as_str());
+    assert!(priorities.is_some_and(|words| words.contains("gateways")), "{:?}", opened.lab);
+    let runs: Vec<Run> =
+        opened.runs.iter().map(|run| read_run(run).expect("it is complete")).collect();
     let made: Vec<(Way, Attach)> =
         runs.iter().map(|run| (run.record.settings.way, run.record.settings.attach)).collect();
     let native = [Way::Ecmp, Way::Split, Way::Paper, Way::Spray, Way::Priority, Way::Kernel];
@@ -131,6 +141,8 @@ fn a_short_run_of_every_way_accounts_for_every_packet() {
 fn assert_accounts(run: &Run) {
     let Run { name, record, requests, flows, results, gateway } = run;
     assert_eq!(record.failure, None, "{name}");
+    assert!(!record.commit.is_empty() && !record.kernel.is_empty(), "{name}: {record:?}");
+    assert!(record.requests_run_out.is_empty(), "{name}: {:?}", record.requests_run_out);
     let results = results.as_ref().expect("it was measured");
     assert!(results.balances(), "{name}: {results:?}");
 
@@ -209,11 +221,48 @@ fn what_is_left_of_one_that_was_killed_is_removed_by_the_next() {
     assert_eq!(killed.wait(), None, "it ended by a signal");
     let first = format!("/run/netns/lanesplit-lab-{}-client", killed.pid());
     assert!(Path::new(&first).exists(), "it could not clean up");
+    wait_for("the kernel to kill its programs", BOUND, || killed.processes().is_empty());
     let mut next = in_the_middle(&other);
     next.terminate();
     next.wait();
     killed.assert_nothing_is_left();
     next.assert_nothing_is_left();
+}
+
+#[test]
+fn who_ends_it_between_runs_is_told_how_to_see_those_that_are_complete() {
+    let Some(_turn) = turn() else { return };
+    let folder = Folder::new();
+    let mut laboratory = Laboratory::start(
+        &["long-flows", "--quick", "--repeats", "1", "--duration", "4s"],
+        &folder,
+    );
+    let second = folder.file("output/runs/0001-long-flows-split-native-40-40-0/logs/driver.log");
+    wait_for("the second run", BOUND, || second.exists());
+    laboratory.terminate();
+    assert_eq!(laboratory.wait(), Some(128 + Signal::SIGTERM as i32), "{}", laboratory.log());
+    laboratory.assert_nothing_is_left();
+    let output = folder.file("output");
+    let remedy = format!("lanesplit-lab report {}", text(&output));
+    assert!(laboratory.log().contains(&remedy), "{}", laboratory.log());
+    let report =
+        Command::new(env!("CARGO_BIN_EXE_lanesplit-lab")).arg("report").arg(&output).output();
+    let report = report.expect("it is a program");
+    assert!(report.status.success(), "{}", String::from_utf8_lossy(&report.stderr));
+    assert!(output.join("report.html").is_file());
+}
+
+#[test]
+fn a_damaged_record_of_the_laboratory_is_an_error_and_stays_as_it_is() {
+    let Some(_turn) = turn() else { return };
+    let folder = Folder::new();
+    fs::create_dir(folder.file("output")).expect("the folder has room");
+    let damaged = folder.file("output/lab.json");
+    fs::write(&damaged, "{").expect("the folder has room");
+    let mut laboratory = Laboratory::start(&["demo"], &folder);
+    assert_eq!(laboratory.wait(), Some(1), "{}", laboratory.log());
+    assert!(laboratory.log().contains("another folder by --output"), "{}", laboratory.log());
+    assert_eq!(fs::read_to_string(&damaged).expect("it is there"), "{");
 }
 
 #[test]

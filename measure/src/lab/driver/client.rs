@@ -22,7 +22,7 @@ use crate::lab::records::RequestRecord;
 use crate::lab::workload::Wire;
 
 /// Why a request failed that the end of the run cut off.
-const CUT_OFF: &str = "not answered before the run ended";
+pub(super) const CUT_OFF: &str = "not answered before the run ended";
 /// rustls counts a record's bytes with its header.
 const RECORD_HEADER_BYTES: u32 = 5;
 

@@ -82,6 +82,9 @@ impl Plan {
     }
 }
 
+/// How the error of a request begins that nobody was left to make.
+const NOT_ASKED: &str = "not asked";
+
 /// A run that cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -241,6 +244,12 @@ impl Pool {
     }
 }
 
+/// Whether this error of a record says that time or workers ran out, as they do where a path is full, and not that
+/// something was wrong.
+pub fn has_run_out(error: &str) -> bool {
+    error == client::CUT_OFF || error.starts_with(NOT_ASKED)
+}
+
 /// Hands each request over when it is due.
 fn schedule(
     arrivals: &[Arrival],
@@ -261,7 +270,7 @@ fn schedule(
         let most = pool.lines.len() as u32;
         if pool.under_way.load(Ordering::Relaxed) >= most {
             record.started_ns = now_ns();
-            record.error = Some(format!("not asked: {most} others were under way"));
+            record.error = Some(format!("{NOT_ASKED}: {most} others were under way"));
             ended.send(record).expect("there is room for all");
             continue;
         }

@@ -50,9 +50,9 @@ pub struct LabRecord {
     pub seed: u64,
     /// The command lines that made the runs, in the order in which they were given.
     pub commands: Vec<String>,
-    /// The kernel's release and version.
+    /// The kernel's release and version, at the last command. Runs have their own.
     pub kernel: String,
-    /// The commit of the programs.
+    /// The commit of the programs, at the last command. Runs have their own.
     pub commit: String,
     /// The processor, by its own name.
     pub processor: String,
@@ -148,6 +148,19 @@ impl Output {
     }
 }
 
+/// Reads how the runs of a folder were made; none where nothing was made yet.
+///
+/// # Errors
+///
+/// When there is such a file and it cannot be read or understood.
+pub fn read_lab(folder: &Path) -> Result<Option<LabRecord>, StoreError> {
+    match read_json(&folder.join(LAB)) {
+        Ok(lab) => Ok(Some(lab)),
+        Err(StoreError::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes how runs are made, into a folder that is created if need be.
 ///
 /// # Errors
@@ -209,15 +222,18 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
         .map_err(|cause| StoreError::Content { path: path.to_owned(), cause })
 }
 
-/// Writes a value as indented JSON.
+/// Writes a value as indented JSON: all of it, or what was there stays.
 ///
 /// # Errors
 ///
 /// When the file cannot be written.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-    let written = File::create(path).map(BufWriter::new).and_then(|mut file| {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let written = File::create(&part).map(BufWriter::new).and_then(|mut file| {
         crate::export::json(&mut file, value)?;
-        file.flush()
+        file.flush()?;
+        std::fs::rename(&part, path)
     });
     written.map_err(|cause| StoreError::Write { path: path.to_owned(), cause })
 }

@@ -47,6 +47,9 @@ fn record(failure: Option<&str>) -> RunRecord {
         gateways: Vec::new(),
         queues: Vec::new(),
         cpu_s: BTreeMap::new(),
+        requests_run_out: BTreeMap::from([("upload".into(), 2)]),
+        commit: "0123456789abcdef".into(),
+        kernel: "6.18.0 #1 SMP".into(),
     }
 }
 
@@ -159,4 +162,33 @@ fn what_cannot_be_read_is_named_with_its_file() {
     assert!(error.contains("run.json line 2"), "{error}");
     let error = Output::open(&folder.0).unwrap_err().to_string();
     assert!(error.contains("lab.json") && error.contains("lanesplit-lab wrote"), "{error}");
+}
+
+#[test]
+fn a_damaged_lab_record_is_an_error_and_none_is_none() {
+    let folder = Folder::new("damaged");
+    assert_eq!(read_lab(&folder.0).unwrap(), None);
+    std::fs::write(folder.0.join(LAB), "{\"seed\": 3,").unwrap();
+    let error = read_lab(&folder.0).unwrap_err().to_string();
+    assert!(error.contains("lab.json line 1"), "{error}");
+    write_lab(&folder.0, &LabRecord { seed: 3, ..LabRecord::default() }).unwrap();
+    assert_eq!(read_lab(&folder.0).unwrap().map(|lab| lab.seed), Some(3));
+}
+
+#[test]
+fn a_record_of_an_older_version_is_read() {
+    let folder = Folder::new("older");
+    let mut old = serde_json::to_value(record(None)).unwrap();
+    for field in ["commit", "kernel", "requests_run_out"] {
+        old.as_object_mut().unwrap().remove(field).unwrap();
+    }
+    write_requests(&folder.0.join(REQUESTS), &[]).unwrap();
+    crate::export::parquet::flows(&folder.0.join(FLOWS), &[]).unwrap();
+    write_json(&folder.0.join(RUN), &old).unwrap();
+    let read = read_run(&folder.0).unwrap().record;
+    let (commit, kernel) = (String::new(), String::new());
+    assert_eq!(
+        read,
+        RunRecord { commit, kernel, requests_run_out: BTreeMap::new(), ..record(None) }
+    );
 }

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::cells::{Cell, Cells};
 use super::observed::{Observation, Observed};
 use super::sizes::Size;
-use super::speedup::values;
+use super::speedup::{P99_FLOWS_MIN, values};
 use super::{SAMPLES, SEED};
 use crate::bootstrap::{Figure, Interval, Sample, interval};
 
+/// Of fewer flows the 99.9th percentile is one of the two greatest, and says nothing of others.
+pub const P999_FLOWS_MIN: usize = 2000;
 /// Bars of a density.
 const BINS: usize = 36;
 /// Samples of the bootstrap of a density.
@@ -45,10 +47,10 @@ pub struct Measure {
     pub deviation_ns: Interval,
     /// Median.
     pub p50_ns: Interval,
-    /// 99th percentile.
-    pub p99_ns: Interval,
-    /// 99.9th percentile.
-    pub p999_ns: Interval,
+    /// 99th percentile; `None` with fewer than [`P99_FLOWS_MIN`] flows.
+    pub p99_ns: Option<Interval>,
+    /// 99.9th percentile; `None` with fewer than [`P999_FLOWS_MIN`] flows.
+    pub p999_ns: Option<Interval>,
     /// Where the density's bins begin, and the last ends.
     pub edges_ns: Vec<f64>,
     /// Per cent of the flows in each of them.
@@ -124,8 +126,8 @@ fn measure(sample: &Sample, edges_ns: Vec<f64>) -> Option<Measure> {
         mean_ns,
         deviation_ns,
         p50_ns,
-        p99_ns,
-        p999_ns,
+        p99_ns: (flows >= P99_FLOWS_MIN).then_some(p99_ns),
+        p999_ns: (flows >= P999_FLOWS_MIN).then_some(p999_ns),
         edges_ns,
         density_percent,
     })

@@ -9,7 +9,7 @@
 //! * [`moves`] looks at long flows: what a move between lanes reorders, and what short flows notice of it
 //!
 //! and of all together, [`overhead`] tells the gateway's own delay, [`agreement`] how far the load driver and the taps
-//! agree, [`goals`] what was to be shown and was or was not.
+//! agree, [`kinds`] what was asked for, [`goals`] what was to be shown and was or was not.
 //!
 //! Completion times are those between the taps, of requests that succeeded and whose bulk was seen from SYN to FIN.
 //! Requests that were due in the warm-up are left out. Everything left out is counted.
@@ -18,6 +18,7 @@ pub mod agreement;
 mod cells;
 pub mod distribution;
 pub mod goals;
+pub mod kinds;
 pub mod moves;
 mod observed;
 pub mod overhead;
@@ -26,19 +27,22 @@ pub mod speedup;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 pub use cells::{Cell, Context};
 pub use observed::{GatewayDelay, RunLine};
-pub use sizes::{LONG, SHORT, SHORT_PACKETS_MAX};
+pub use sizes::{LONG, LONGER, SHORT, SHORT_PACKETS_MAX};
 
 use super::join::Accounts;
 use super::records::{Attach, Settings, Way};
-use super::store::{LabRecord, Output, read_run};
+use super::store::{LabRecord, Output, RUN, read_run};
 use agreement::Agreement;
 use cells::Cells;
 use distribution::Distribution;
 use goals::Goal;
+use kinds::Kind;
 use moves::Moves;
 use observed::Observed;
 use overhead::Overhead;
@@ -48,6 +52,8 @@ use speedup::Comparison;
 pub const SAMPLES: usize = 1000;
 /// Its seed.
 pub const SEED: u64 = 1;
+/// Of fewer pairs of runs, nothing is called certain: how much runs differ is hardly known then.
+pub const CERTAIN_PAIRS_MIN: usize = 5;
 
 /// Everything that is told of an output folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +80,8 @@ pub struct Analysis {
     pub agreement: Option<Agreement>,
     /// Requests and flows that found each other, of all runs in figures.
     pub joined: Accounts,
+    /// Kinds of requests, as the mix says and as they were seen.
+    pub kinds: Vec<Kind>,
     /// All runs, by name, failed ones too.
     pub runs: Vec<RunLine>,
 }
@@ -84,17 +92,19 @@ pub fn of(output: &Output) -> Analysis {
     let mut observed = Vec::new();
     for folder in &output.runs {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match read_run(folder) {
-            Err(error) => lines.push(RunLine::failed(&name, None, &error.to_string())),
+        let line = match read_run(folder) {
+            Err(error) => RunLine::failed(&name, None, &error.to_string()),
             Ok(run) => match &run.record.failure {
-                Some(why) => lines.push(RunLine::failed(&name, Some(&run.record), why)),
+                Some(why) => RunLine::failed(&name, Some(&run.record), why),
                 None => {
                     let run = Observed::of(&run);
-                    lines.push(run.line.clone());
+                    let line = run.line.clone();
                     observed.push(run);
+                    line
                 }
             },
-        }
+        };
+        lines.push(RunLine { commit: commit_of(folder), ..line });
     }
     let cells = Cells::of(&observed);
     // Thousands of draws for each cell take their time.
@@ -111,6 +121,7 @@ pub fn of(output: &Output) -> Analysis {
     let mut joined = Accounts::default();
     observed.iter().for_each(|run| joined.add(&run.line.joined));
     let goals = goals::all(&cells, &comparisons, overhead.as_ref(), agreement.as_ref(), &lines);
+    let kinds = kinds::all(&cells);
     Analysis {
         lab: output.lab.clone(),
         goals,
@@ -123,8 +134,19 @@ pub fn of(output: &Output) -> Analysis {
         overhead,
         agreement,
         joined,
+        kinds,
         runs: lines,
     }
+}
+
+/// The commit that a run was made with, if it says so.
+fn commit_of(folder: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Made {
+        commit: Option<String>,
+    }
+    let text = std::fs::read_to_string(folder.join(RUN)).ok()?;
+    serde_json::from_str::<Made>(&text).ok()?.commit
 }
 
 /// What is set, for people, without what all runs have in common.

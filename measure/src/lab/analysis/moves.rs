@@ -2,15 +2,16 @@
 //!
 //! A flow is **moved** when it has more packets than the threshold; by other ways than splitting, a flow of that size
 //! stays where it is and is what to compare with. A packet is **reordered** when it arrives behind one that was sent
-//! after it (RFC 4737). A short flow is **beside a move** when it was under way in the [`MOVE_NS`] after the first
-//! packet of a long flow of the same direction: the threshold is passed in that time, unless the path is very slow.
+//! after it (RFC 4737). A short flow is **beside a move** when it began in the [`MOVE_NS`] after the first packet of
+//! a long flow of the same direction: the threshold is passed in that time, unless the path is very slow. When it
+//! ended does not matter: among flows that are under way in some time, slow ones are more than their share.
 
 use serde::{Deserialize, Serialize};
 
 use super::cells::{Cell, Cells};
 use super::observed::Observed;
 use super::sizes::{SHORT_PACKETS_MAX, Size};
-use super::speedup::values;
+use super::speedup::{P99_FLOWS_MIN, values};
 use super::{SAMPLES, SEED};
 use crate::bootstrap::{Figure, Interval, Sample};
 use crate::lab::records::{Bulk, Way};
@@ -48,8 +49,8 @@ pub struct Short {
     pub flows: usize,
     /// Their mean completion time.
     pub mean_ns: Interval,
-    /// Its 99th percentile.
-    pub p99_ns: Interval,
+    /// Its 99th percentile; `None` with fewer than [`P99_FLOWS_MIN`] flows.
+    pub p99_ns: Option<Interval>,
 }
 
 /// Of all cells that have long flows.
@@ -101,17 +102,16 @@ fn of(cell: &Cell, runs: &[&Observed]) -> Option<Moves> {
 
 fn figures(sample: &Sample) -> Option<Short> {
     let [mean_ns, p99_ns] = sample.intervals([Figure::Mean, Figure::P99], SAMPLES, SEED)?;
-    Some(Short { flows: sample.len(), mean_ns, p99_ns })
+    let flows = sample.len();
+    Some(Short { flows, mean_ns, p99_ns: (flows >= P99_FLOWS_MIN).then_some(p99_ns) })
 }
 
 /// Of each short flow of a run, whether it was beside a move.
 fn beside_moves(run: &Observed, threshold: u32) -> Vec<bool> {
     let begins = |bulk: Bulk| {
         let long = run.observations.iter().filter(|one| one.packets > threshold);
-        let mut begins_ns: Vec<u64> = long
-            .filter(|one| one.bulk == bulk)
-            .filter_map(|one| one.span_ns.map(|(first_ns, _)| first_ns))
-            .collect();
+        let mut begins_ns: Vec<u64> =
+            long.filter(|one| one.bulk == bulk).filter_map(|one| one.first_ns).collect();
         begins_ns.sort_unstable();
         begins_ns
     };
@@ -124,10 +124,11 @@ fn beside_moves(run: &Observed, threshold: u32) -> Vec<bool> {
                 Bulk::Download => &down_ns,
                 Bulk::Upload => &up_ns,
             };
-            one.span_ns.is_some_and(|(first_ns, last_ns)| {
-                // The first that had not moved for good when the flow began.
-                let place = begins_ns.partition_point(|&ns| ns + MOVE_NS < first_ns);
-                begins_ns.get(place).is_some_and(|&ns| ns <= last_ns)
+            one.first_ns.is_some_and(|first_ns| {
+                // The last long flow that had begun.
+                let begun = begins_ns.partition_point(|&ns| ns <= first_ns);
+                let last = begun.checked_sub(1).map(|place| begins_ns[place]);
+                last.is_some_and(|ns| first_ns - ns <= MOVE_NS)
             })
         })
         .collect()

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::flow::Direction;
 use crate::lab::join::{Accounts, Joined, Witnesses, join};
-use crate::lab::records::{Bulk, RunRecord};
+use crate::lab::records::{Bulk, GatewayRecord, RunRecord};
 use crate::lab::store::Run;
 use crate::results::Results;
 use crate::statistics::summary_of;
@@ -12,12 +12,16 @@ use crate::statistics::summary_of;
 /// A request and what became of it, between the taps unless it says otherwise.
 #[derive(Debug, Clone)]
 pub(super) struct Observation {
+    /// The kind's name.
+    pub(super) kind: String,
     pub(super) bulk: Bulk,
     /// Packets of its bulk, as its kind says: what was sent again makes no flow larger.
     pub(super) packets: u32,
+    /// Packets of its bulk that were seen where they enter, if all of it was: those that were sent again, too.
+    pub(super) packets_seen: Option<u64>,
     pub(super) bytes: u64,
-    /// First packet of the bulk where it enters, last where it leaves.
-    pub(super) span_ns: Option<(u64, u64)>,
+    /// First packet of the bulk where it enters.
+    pub(super) first_ns: Option<u64>,
     /// Of the bulk, if all of it was seen and the request succeeded.
     pub(super) fct_ns: Option<u64>,
     /// From connect to the last byte of the answer, by the driver's clock.
@@ -44,12 +48,19 @@ impl Observation {
             _ => flow.lost,
         };
         Observation {
+            kind: request.kind.clone(),
             bulk: request.bulk,
             packets: request.packets,
+            packets_seen: bulk.filter(|flow| flow.complete).and_then(|flow| {
+                Some(match flow.direction? {
+                    Direction::Forward => flow.packets_ingress,
+                    Direction::Reverse => flow.packets_egress,
+                })
+            }),
             bytes: request.bytes,
-            span_ns: bulk.and_then(|flow| match flow.direction? {
-                Direction::Forward => flow.first_ingress_ns.zip(flow.last_egress_ns),
-                Direction::Reverse => flow.first_egress_ns.zip(flow.last_ingress_ns),
+            first_ns: bulk.and_then(|flow| match flow.direction? {
+                Direction::Forward => flow.first_ingress_ns,
+                Direction::Reverse => flow.first_egress_ns,
             }),
             fct_ns: bulk.filter(|flow| flow.complete && has_succeeded).and_then(|flow| flow.fct_ns),
             driver_ns: request.finished_ns.filter(|_| has_succeeded).map(since_start),
@@ -125,10 +136,14 @@ pub struct RunLine {
     pub queues_sent: u64,
     /// Packets that found a queue full, on the short path and on the long one.
     pub queues_dropped: [u64; 2],
-    /// Packets that gateways dropped, and by which reasons.
-    pub gateways_dropped: u64,
+    /// Gateways whose accounts there are, also of a run that failed.
+    pub gateways: usize,
+    /// Packets that gateways dropped, or neither dropped nor forwarded.
+    pub gateways_lost: u64,
     /// The same by reason.
     pub gateways_reasons: String,
+    /// The commit of the programs that made it, if it was written down.
+    pub commit: Option<String>,
     /// By how much the driver's handshakes were longer than those at the client's tap: 99th percentile.
     pub outside_p99_ns: Option<i64>,
     /// The same: the most.
@@ -138,18 +153,38 @@ pub struct RunLine {
 }
 
 impl RunLine {
-    /// Of a run that cannot be used.
+    /// Of a run that cannot be used: what is known of it all the same.
     pub(super) fn failed(name: &str, record: Option<&RunRecord>, why: &str) -> RunLine {
+        let line = RunLine { name: name.into(), failure: Some(why.into()), ..RunLine::default() };
+        let Some(record) = record else { return RunLine { setting: "not known".into(), ..line } };
+        let (gateways_lost, gateways_reasons) = lost_by(&record.gateways);
         RunLine {
-            name: name.into(),
-            setting: record
-                .map_or("not known".into(), |record| super::setting_text(&record.settings)),
-            repeat: record.map_or(0, |record| record.repeat),
-            seed: record.map_or(0, |record| record.settings.seed),
-            failure: Some(why.into()),
-            ..RunLine::default()
+            setting: super::setting_text(&record.settings),
+            repeat: record.repeat,
+            seed: record.settings.seed,
+            gateways: record.gateways.len(),
+            gateways_lost,
+            gateways_reasons,
+            ..line
         }
     }
+}
+
+/// Packets that gateways lost, and why.
+fn lost_by(gateways: &[GatewayRecord]) -> (u64, String) {
+    let lost = gateways.iter().flat_map(|gateway| {
+        let GatewayRecord { site, received, forwarded, dropped, .. } = gateway;
+        let known: u64 = dropped.values().sum();
+        // Some reasons are of packets that were never received, so there may be more of them.
+        let unknown = received.saturating_sub(forwarded + known);
+        let reasons = dropped.iter().map(|(why, &count)| (why.as_str(), count));
+        let reasons = reasons.chain([("neither forwarded nor dropped", unknown)]);
+        reasons.filter(|(_, count)| *count > 0).map(move |(why, count)| (site, why, count))
+    });
+    let lost: Vec<_> = lost.collect();
+    let reasons: Vec<String> =
+        lost.iter().map(|(site, why, count)| format!("{site}: {count} {why}")).collect();
+    (lost.iter().map(|(.., count)| count).sum(), reasons.join(", "))
 }
 
 impl Observed {
@@ -161,10 +196,7 @@ impl Observed {
         let observations: Vec<Observation> = counted().map(Observation::of).collect();
         let failed = observations.iter().filter(|one| one.has_failed()).count();
         let whole = observations.iter().filter(|one| one.fct_ns.is_some()).count();
-        let reasons = record.gateways.iter().flat_map(|gateway| {
-            let site = &gateway.site;
-            gateway.dropped.iter().map(move |(why, count)| format!("{site}: {count} {why}"))
-        });
+        let (gateways_lost, gateways_reasons) = lost_by(&record.gateways);
         let outside = summary_of(observations.iter().filter_map(|one| one.witnesses?.handshake_ns));
         let duration_ns = record.ended_ns.saturating_sub(record.started_ns).max(1);
         let line = RunLine {
@@ -183,8 +215,10 @@ impl Observed {
                 let of_path = record.queues.iter().filter(|queue| queue.path == path);
                 of_path.map(|queue| queue.dropped).sum()
             }),
-            gateways_dropped: record.gateways.iter().flat_map(|one| one.dropped.values()).sum(),
-            gateways_reasons: reasons.collect::<Vec<_>>().join(", "),
+            gateways: record.gateways.len(),
+            gateways_lost,
+            gateways_reasons,
+            commit: None,
             outside_p99_ns: outside.p99,
             outside_max_ns: outside.max,
             cores: record.cpu_s.values().sum::<f64>() / (duration_ns as f64 / 1e9),

@@ -25,6 +25,8 @@ pub struct Row {
     pub cell: Cell,
     /// How many runs.
     pub runs: usize,
+    /// How many of them have a run without a gateway beside them.
+    pub pairs: usize,
     /// Packets from LAN to WAN.
     pub outbound: Direction,
     /// Packets from WAN to LAN.
@@ -73,8 +75,12 @@ pub(super) fn of(cells: &Cells<'_>) -> Option<Overhead> {
                     added_p50_ns: range(added),
                 })
             };
+            let measured_both = pairs
+                .iter()
+                .filter(|(kernel, run)| kernel.gateway.is_some() && run.gateway.is_some());
             Some(Row {
                 cell: cell.clone(),
+                pairs: measured_both.count(),
                 runs: runs.iter().filter(|run| run.gateway.is_some()).count(),
                 outbound: direction(
                     |delay| delay.outbound_packets,

@@ -8,6 +8,9 @@ pub const SHORT_PACKETS_MAX: u32 = 40;
 pub const SHORT: &str = "1-40";
 /// The name of the largest flows, those of more than 1000 packets.
 pub const LONG: &str = MORE;
+/// The names of all sizes that are not short, with what they are called in a sentence.
+pub const LONGER: [(&str, &str); 3] =
+    [("41-100", "41 to 100"), ("101-1000", "101 to 1000"), (LONG, "more than 1000")];
 
 /// Flows of some numbers of packets.
 #[derive(Debug, Clone, PartialEq, Eq)]

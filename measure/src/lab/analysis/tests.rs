@@ -4,6 +4,14 @@ use crate::bootstrap::{Interval, Random};
 use crate::lab::planted::{Plan, Planted, chance_ns};
 use crate::lab::records::Way;
 
+/// The only goal that says so.
+fn goal<'a>(analysis: &'a Analysis, what: &str) -> &'a goals::Goal {
+    let mut found = analysis.goals.iter().filter(|goal| goal.what.contains(what));
+    let goal = found.next().unwrap();
+    assert!(found.next().is_none(), "{what}");
+    goal
+}
+
 fn analysed(planted: &Planted) -> Analysis {
     of(&Output::open(&planted.folder).unwrap())
 }
@@ -43,8 +51,9 @@ fn flows_that_take_half_as_long_have_a_speed_up_of_exactly_two() {
     assert!(analysis.runs.iter().all(|run| (run.requests, run.warmup_requests) == (550, 50)));
     let standings: Vec<Standing> = analysis.goals.iter().map(|goal| goal.standing).collect();
     use Standing::{AtLeast, NotMeasured, Reached};
-    let expected = [Reached, AtLeast, NotMeasured, Reached, NotMeasured, Reached, Reached];
-    assert_eq!(standings, expected, "{:?}", analysis.goals);
+    let short = [Reached, AtLeast, NotMeasured];
+    let (longer, others) = ([Reached; 6], [NotMeasured, Reached, Reached]);
+    assert_eq!(standings, [&short[..], &longer, &others].concat(), "{:?}", analysis.goals);
     assert!(analysis.goals[0].found.ends_with("of 3 pairs of runs"), "{:?}", analysis.goals[0]);
 }
 
@@ -88,8 +97,6 @@ fn runs_that_failed_or_lack_their_other_half_are_told_and_in_no_figure() {
     let comparison = &analysis.comparisons[0];
     assert_eq!((analysis.comparisons.len(), comparison.pairs), (1, 1));
     assert!((comparison.size(SHORT).unwrap().mean.value - 2.0).abs() < 1e-9);
-    // One pair is no certainty, however narrow its interval.
-    assert!(!analysis.goals[0].is_certain && !analysis.goals[3].is_certain, "{:?}", analysis.goals);
     let failures: Vec<&RunLine> =
         analysis.runs.iter().filter(|run| run.failure.is_some()).collect();
     assert_eq!(failures[0].failure.as_deref(), Some("nginx: no room"));
@@ -111,7 +118,7 @@ fn distributions_tell_planted_figures_and_where_the_tail_lost_packets() {
     for (of_ecmp, of_split) in [
         (ecmp_fct.mean_ns, split_fct.mean_ns),
         (ecmp_fct.deviation_ns, split_fct.deviation_ns),
-        (ecmp_fct.p999_ns, split_fct.p999_ns),
+        (ecmp_fct.p99_ns.unwrap(), split_fct.p99_ns.unwrap()),
     ] {
         assert!((of_ecmp.value / of_split.value - 2.0).abs() < 1e-9);
     }
@@ -168,8 +175,9 @@ fn overhead_is_what_the_gateway_adds_to_the_kernel_in_pairs_of_runs() {
     assert_eq!(added, [None, Some(24_500.0), Some(40_000.0)]);
     let native = overhead.rows[1].outbound.added_p50_ns.unwrap();
     assert_eq!((native.low, native.high), (24_000.0, 25_000.0));
-    let goal = &analysis.goals[4];
-    assert_eq!((goal.standing, goal.is_certain), (Standing::Reached, true), "{goal:?}");
+    let goal = goal(&analysis, "own delay");
+    assert_eq!((goal.standing, goal.is_certain), (Standing::Reached, false), "{goal:?}");
+    assert!(goal.found.ends_with("of 2 pairs of runs"), "{goal:?}");
     // Without ECMP, gateways are compared with none: the same times here.
     assert!(analysis.comparisons.iter().all(|comparison| comparison.baseline_way == Way::Kernel));
     assert!((analysis.comparisons[0].size(SHORT).unwrap().mean.value - 1.0).abs() < 1e-9);
@@ -178,12 +186,73 @@ fn overhead_is_what_the_gateway_adds_to_the_kernel_in_pairs_of_runs() {
 #[test]
 fn a_drop_of_a_gateway_is_a_goal_missed() {
     let mut planted = Planted::new("dropped");
-    let plan = Plan { gateway_dropped: 3, ..Plan::of(Way::Split, 40, 0) };
+    // As the laboratory records it: a run whose gateway dropped a packet has failed.
+    let failure = Some("gateway a dropped packets: 3 no_route".to_owned());
+    let plan = Plan { gateway_dropped: 3, failure, ..Plan::of(Way::Split, 40, 0) };
     planted.add(&plan, chance_ns);
+    planted.add(&Plan::of(Way::Split, 40, 1), chance_ns);
     let analysis = analysed(&planted);
-    let goal = &analysis.goals[5];
+    let goal = goal(&analysis, "lost by a gateway");
     assert_eq!(goal.standing, Standing::Missed);
-    assert!(goal.found.contains("3 in 1 runs (a: 3 no_route)"), "{goal:?}");
+    assert!(goal.found.starts_with("3 in 1 of 2 runs"), "{goal:?}");
+    assert!(goal.found.contains("a: 3 no_route"), "{goal:?}");
+}
+
+#[test]
+fn nothing_is_certain_below_five_pairs() {
+    let mut planted = Planted::new("certain");
+    for repeat in 0..5 {
+        assert!(
+            analysed(&planted)
+                .goals
+                .iter()
+                .all(|goal| { !goal.found.contains("pair") || !goal.is_certain })
+        );
+        pair(&mut planted, 40, repeat, 4);
+    }
+    let goal = &analysed(&planted).goals[0];
+    assert_eq!((goal.standing, goal.is_certain), (Standing::Reached, true), "{goal:?}");
+}
+
+/// Two long flows begin; what began soon after one is beside it, however long it or others took.
+#[test]
+fn a_short_flow_is_beside_a_move_by_when_it_began() {
+    let mut planted = Planted::new("beside");
+    pair(&mut planted, 40, 0, 2);
+    let fast = analysed(&planted).moves[1].beside.as_ref().unwrap().flows;
+    let mut planted = Planted::new("beside-slow");
+    pair(&mut planted, 40, 0, 2);
+    let mut slow = Plan::of(Way::Split, 40, 1);
+    // The same requests.
+    slow.settings.seed = 7;
+    planted.add(&slow, |packets, random| chance_ns(packets, random) * 50);
+    let both = analysed(&planted).moves[1].beside.as_ref().unwrap().flows;
+    assert_eq!(both, 2 * fast);
+}
+
+#[test]
+fn few_flows_have_no_far_percentiles() {
+    let mut planted = Planted::new("few");
+    planted.add(&Plan { requests: 150, ..Plan::of(Way::Split, 40, 0) }, chance_ns);
+    let analysis = analysed(&planted);
+    let fct = analysis.distributions[0].fct.as_ref().unwrap();
+    assert!(fct.flows < 200 && fct.p99_ns.is_none() && fct.p999_ns.is_none(), "{fct:?}");
+    assert!(analysis.moves[0].apart.as_ref().unwrap().p99_ns.is_none());
+}
+
+#[test]
+fn kinds_tell_the_packets_that_were_seen() {
+    let mut planted = Planted::new("kinds");
+    pair(&mut planted, 40, 0, 2);
+    let kinds = analysed(&planted).kinds;
+    let packets: Vec<u32> = kinds.iter().map(|kind| kind.packets).collect();
+    assert_eq!(packets, [5, 10, 20, 40, 100, 1_000, 8_000]);
+    for kind in &kinds {
+        assert_eq!(kind.seen, [u64::from(kind.packets); 3]);
+        assert_eq!(kind.above_short, if kind.packets > 40 { kind.flows } else { 0 });
+        assert_eq!((kind.mix.as_str(), kind.per_s), ("planted", None));
+    }
+    assert_eq!(kinds.iter().map(|kind| kind.flows).sum::<usize>(), 1100);
 }
 
 #[test]
@@ -201,6 +270,7 @@ fn both_witnesses_differ_by_what_was_planted_between_them() {
     );
     assert_eq!((agreement.before_ns.p50, agreement.after_ns.p99), (Some(40_000), Some(40_000)));
     assert_eq!(agreement.handshake_ns.p50, Some(80_000));
+    assert_eq!(agreement.offset_ns, Some((-40_000, 40_000)));
     assert_eq!(agreement.late_ns.max, Some(1_000));
     assert_eq!((analysis.joined.without_flow, analysis.joined.without_request), (0, 0));
 }

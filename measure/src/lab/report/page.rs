@@ -2,14 +2,15 @@
 
 use std::fmt::Write;
 
-use super::Drawn;
+use super::{Drawn, sentences};
 use crate::bootstrap::Interval;
 use crate::export::table::time;
 use crate::lab::analysis::distribution::Measure;
 use crate::lab::analysis::goals::Standing;
 use crate::lab::analysis::moves::{MOVE_NS, Short};
 use crate::lab::analysis::speedup::P99_FLOWS_MIN;
-use crate::lab::analysis::{Analysis, SAMPLES, SEED};
+use crate::lab::analysis::{Analysis, CERTAIN_PAIRS_MIN, SAMPLES, SEED, SHORT_PACKETS_MAX};
+use crate::lab::records::Bulk;
 use crate::report::{escaped, html};
 use crate::statistics::Summary;
 
@@ -38,6 +39,7 @@ pub(super) fn page(analysis: &Analysis, drawn: &[Drawn]) -> String {
     moves(&mut body, analysis);
     overhead(&mut body, analysis);
     agreement(&mut body, analysis);
+    kinds(&mut body, analysis);
     runs(&mut body, analysis);
     repeat(&mut body, analysis);
     html(TITLE, &(STYLE.to_owned() + &body))
@@ -88,8 +90,9 @@ fn goals(body: &mut String, analysis: &Analysis) {
     });
     table(body, "<th>goal<th class=text>found<th class=text>", rows);
     body.push_str(
-        "<p>Not certain: the interval holds the bound, or is of a single pair of runs, whose interval knows nothing of \
-         what differs from run to run.</p>",
+        &format!("<p>Not certain: the interval holds the bound, or is of fewer than {CERTAIN_PAIRS_MIN} pairs of runs. {} \
+         Sizes are those of the kinds of requests; the packets that were seen are below.</p>",
+        escaped(&sentences::priorities(analysis))),
     );
 }
 
@@ -116,9 +119,11 @@ fn comparisons(body: &mut String, analysis: &Analysis) {
     let _ = write!(
         body,
         "<h2>All comparisons</h2><p>Completion time of the baseline by that of the way: above 1, the way is faster. In \
-         brackets the interval that holds the true value 95 times out of 100 (bootstrap over pairs of runs with the \
-         same seed, and over flows within them; {SAMPLES} samples, seed {SEED}). With a single pair it does not know \
-         what differs from run to run; with few pairs it is rather too narrow. Failed requests are in no figure; of fewer than \
+         brackets the 95 % interval: Student's t of the logarithms of the ratios of pairs of runs with the same seed, around \
+         the ratio of all flows together, and nowhere narrower than the bootstrap of flows within runs ({SAMPLES} \
+         samples, seed {SEED}). Of a single pair there is only the latter: it does not know what differs from run to \
+         run, and takes flows as independent, which those that met the same full queue are not, so it is too narrow. \
+         Failed requests are in no figure; of fewer than \
          {P99_FLOWS_MIN} flows there is no 99th percentile.</p>"
     );
     let contexts = analysis.contexts.len() > 1;
@@ -165,18 +170,18 @@ fn distributions(body: &mut String, analysis: &Analysis) {
     }
     body.push_str(
         "<h2>Flows of 1 to 40 packets by themselves</h2><p>Jitter of a flow is the mean size of its IPDV (RFC 3393). \
-         Deviations are of the flows. The last columns say how many flows had lost a packet, one way or the other, and \
+         Deviations are of the flows. Of too few flows there are no far percentiles. The last columns say how many flows had lost a packet, one way or the other, and \
          how many of the slowest hundredth.</p>",
     );
     let figures = |measure: &Measure| {
         let figures = [
-            &measure.mean_ns,
-            &measure.deviation_ns,
-            &measure.p50_ns,
-            &measure.p99_ns,
-            &measure.p999_ns,
+            Some(&measure.mean_ns),
+            Some(&measure.deviation_ns),
+            Some(&measure.p50_ns),
+            measure.p99_ns.as_ref(),
+            measure.p999_ns.as_ref(),
         ];
-        figures.map(|figure| format!("<td>{}", ms(figure))).concat()
+        figures.map(|figure| format!("<td>{}", optional(figure, ms))).concat()
     };
     let rows = analysis.distributions.iter().flat_map(|one| {
         let measures = [("completion time", &one.fct), ("jitter", &one.jitter)];
@@ -210,13 +215,14 @@ fn moves(body: &mut String, analysis: &Analysis) {
         body,
         "<h2>Reordering, and moves</h2><p>A packet is reordered when it arrives behind one that was sent after it (RFC \
          4737). Long flows have more packets than the threshold, and than 40; by split they are moved. A short flow is \
-         beside a move when it was under way within {} after a long flow of the same direction began.</p>",
+         beside a move when it began within {} after a long flow of the same direction.</p>",
         time(MOVE_NS as f64)
     );
     let short = |short: &Option<Short>| match short {
         None => "<td>-<td>-<td>-".to_owned(),
         Some(short) => {
-            format!("<td>{}<td>{}<td>{}", short.flows, ms(&short.mean_ns), ms(&short.p99_ns))
+            let p99 = optional(short.p99_ns.as_ref(), ms);
+            format!("<td>{}<td>{}<td>{p99}", short.flows, ms(&short.mean_ns))
         }
     };
     let rows = analysis.moves.iter().map(|one| {
@@ -244,10 +250,12 @@ fn moves(body: &mut String, analysis: &Analysis) {
 
 fn overhead(body: &mut String, analysis: &Analysis) {
     let Some(overhead) = &analysis.overhead else { return };
-    body.push_str(
+    let _ = write!(
+        body,
         "<h2>The gateway's own delay</h2><p>Between taps on both sides of the gateway of site a, which are one bridge \
          and cable further on either side, with the gateway and with the kernel in its place. The mean of the runs, \
-         with the least and the greatest run.</p>",
+         with the least and the greatest run. {}</p>",
+        escaped(&sentences::priorities(analysis))
     );
     let rows = overhead.rows.iter().flat_map(|row| {
         [("LAN to WAN", &row.outbound), ("WAN to LAN", &row.inbound)].map(|(name, way)| {
@@ -274,18 +282,24 @@ fn agreement(body: &mut String, analysis: &Analysis) {
     let _ = write!(
         body,
         "<h2>Two witnesses</h2><p>The load driver reads its own clock; the taps are stamped by the kernel. Of {} requests \
-         that both saw whole, {} contradict the order of events by more than the stated error of {}{}. The driver's \
-         time is longer than the completion time between the taps by the first row, which is the sum of the next \
-         three. The last row but one bounds how far the clocks can disagree: what the driver's handshake is longer \
-         than that at the client's tap is client, LAN and gateway, there and back.</p>",
+         that both saw whole, {} contradict the order of events by more than the stated error of {}{}: that a request \
+         is started before its SYN is at the client's tap, and that the SYN-ACK is there before the driver is \
+         connected. {}No other time is checked one by one. The driver's time is longer than the completion time between the taps by the first row, which is the sum of the next \
+         three. What the driver's handshake is longer than that at the client's tap is client, LAN and gateway, there \
+         and back.</p>",
         agreement.requests,
         agreement.violations,
         time(agreement.error_ns as f64),
         if agreement.is_calibrated {
             " (calibrated)"
         } else {
-            " (two stamps of one packet were never farther apart when the ruler was held beside itself)"
-        }
+            " (an assumption: these taps were not calibrated on this machine)"
+        },
+        agreement.offset_ns.map_or(String::new(), |(low_ns, high_ns)| format!(
+            "From that order follows that the driver's clock is from {} to {} ahead of the taps'. ",
+            time(low_ns as f64),
+            time(high_ns as f64)
+        ))
     );
     let figure = |ns: Option<i64>| ns.map_or("-".into(), |ns| time(ns as f64));
     let row = |(name, summary): (&str, &Summary)| {
@@ -323,6 +337,43 @@ fn agreement(body: &mut String, analysis: &Analysis) {
     );
 }
 
+fn kinds(body: &mut String, analysis: &Analysis) {
+    if analysis.kinds.is_empty() {
+        return;
+    }
+    let _ = write!(
+        body,
+        "<h2>What was asked for</h2><p>Kinds of requests, with the packets of their bulk: as the mix says, by which flows \
+         are sorted into sizes, and as they were seen where they enter, with those that were sent again. Arrivals are \
+         a Poisson process, of so many a second on paths of 100 Mbit/s. The last column is how many flows the gateway \
+         could take for long at a threshold of {SHORT_PACKETS_MAX} packets.</p>"
+    );
+    let rows = analysis.kinds.iter().map(|kind| {
+        let [least, median, most] = kind.seen;
+        format!(
+            "<td>{}<td class=text>{}<td class=text>{}<td>{}<td>{}<td>{}<td>{least}<td>{median}<td>{most}<td>{}",
+            escaped(&kind.mix),
+            escaped(&kind.name),
+            match kind.bulk {
+                Bulk::Download => "download",
+                Bulk::Upload => "upload",
+            },
+            kind.packets,
+            kind.per_s.map_or("-".into(), |per_s| per_s.to_string()),
+            kind.flows,
+            kind.above_short
+        )
+    });
+    table(
+        body,
+        &format!(
+            "<th>mix<th class=text>kind<th class=text>bulk<th>packets<th>a second<th>flows seen whole<th>packets seen, \
+             least<th>median<th>most<th>flows above {SHORT_PACKETS_MAX}"
+        ),
+        rows,
+    );
+}
+
 fn runs(body: &mut String, analysis: &Analysis) {
     body.push_str(
         "<h2>Runs</h2><p>Requests are those due behind the warm-up. Not whole: succeeded, but the bulk was not seen \
@@ -352,7 +403,7 @@ fn runs(body: &mut String, analysis: &Analysis) {
             run.queues_sent,
             run.queues_dropped[0],
             run.queues_dropped[1],
-            run.gateways_dropped,
+            run.gateways_lost,
             run.outside_p99_ns.map_or("-".into(), |ns| time(ns as f64)),
             run.outside_max_ns.map_or("-".into(), |ns| time(ns as f64)),
             run.cores
@@ -361,7 +412,7 @@ fn runs(body: &mut String, analysis: &Analysis) {
     table(
         body,
         "<th>run<th class=text>setting<th>repeat<th>seed<th>requests<th>failed<th>not whole<th>in the warm-up\
-         <th>sent by queues<th>dropped, short path<th>dropped, long path<th>dropped by gateways<th>outside, p99<th>outside, most<th>cores",
+         <th>sent by queues<th>dropped, short path<th>dropped, long path<th>lost by gateways<th>outside, p99<th>outside, most<th>cores",
         rows,
     );
 }
@@ -383,6 +434,22 @@ fn repeat(body: &mut String, analysis: &Analysis) {
         .into_iter()
         .map(|(name, value)| format!("<td>{}<td class=text>{}", escaped(&name), escaped(&value)));
     table(body, "<th>of<th class=text>", rows);
+    let mut commits: Vec<&str> =
+        analysis.runs.iter().filter_map(|run| run.commit.as_deref()).collect();
+    commits.sort_unstable();
+    commits.dedup();
+    if commits.len() > 1 {
+        let each = commits.iter().map(|commit| {
+            let runs = analysis.runs.iter().filter(|run| run.commit.as_deref() == Some(commit));
+            format!("{commit} ({} runs)", runs.count())
+        });
+        let each: Vec<String> = each.collect();
+        let _ = write!(
+            body,
+            "<p class=message>These runs were made by programs of different commits: {}</p>",
+            escaped(&each.join(", "))
+        );
+    }
     let _ = write!(body, "<pre>{}</pre>", escaped(&lab.commands.join("\n")));
     let rows = analysis.contexts.iter().map(|context| {
         format!(

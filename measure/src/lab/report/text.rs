@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::Summary;
+use super::{Summary, sentences};
 use crate::bootstrap::Interval;
 use crate::export::table::time;
-use crate::lab::analysis::{Analysis, LONG, SHORT};
+use crate::lab::analysis::{Analysis, CERTAIN_PAIRS_MIN, LONG, LONGER, SHORT};
 
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,10 +39,10 @@ fn speedups(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
     }
     writeln!(
         out,
-        "Flows of 1 to 40 packets: completion time of the baseline by that of the way (95 % interval); above 1 is faster.\n\
-         Longer ones, of more than 1000 packets: throughput by that of the baseline.\n\n\
-         {:<34}{:>5}  {:<9}{:>6}{:>8}  {:<20}{:<20}{:<20}long, throughput",
-        "way", "load", "beside", "pairs", "flows", "mean", "p50", "p99"
+        "Flows of 1 to 40 packets: completion time of the baseline by that of the way (95 % interval; of fewer than {CERTAIN_PAIRS_MIN} \
+         pairs nothing is certain); above 1 is faster.\n\n\
+         {:<34}{:>5}  {:<9}{:>6}{:>8}  {:<20}{:<20}p99",
+        "way", "load", "beside", "pairs", "flows", "mean", "p50"
     )?;
     for comparison in &analysis.comparisons {
         let cell = &comparison.cell;
@@ -52,18 +52,43 @@ fn speedups(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
             "{:<34}{:>3} %  {beside:<9}{:>6}",
             cell.name, cell.background_percent, comparison.pairs
         )?;
-        let long = comparison.size(LONG).and_then(|size| size.throughput);
-        let long = long.as_ref().map_or("-".into(), interval);
         match comparison.size(SHORT) {
             Some(short) => writeln!(
                 out,
-                "{:>8}  {:<20}{:<20}{:<20}{long}",
+                "{:>8}  {:<20}{:<20}{}",
                 short.flows[1],
                 interval(&short.mean),
                 interval(&short.p50),
                 short.p99.as_ref().map_or("-".into(), interval)
             )?,
             None => writeln!(out, "{:>8}", 0)?,
+        }
+    }
+    longer(out, analysis)
+}
+
+/// Flows that are not short, of which none is to lose much.
+fn longer(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
+    writeln!(
+        out,
+        "\nLonger flows, by the same: mean completion time, and throughput by that of the baseline.\n\n\
+         {:<34}{:>5}  {:<9}{:<10}{:>8}  {:<20}throughput",
+        "way", "load", "beside", "packets", "flows", "mean"
+    )?;
+    for comparison in &analysis.comparisons {
+        let cell = &comparison.cell;
+        let beside = comparison.baseline.replace("no gateway", "kernel");
+        for size in LONGER.iter().filter_map(|(name, _)| comparison.size(name)) {
+            let packets = if size.size == LONG { "> 1000" } else { &size.size };
+            writeln!(
+                out,
+                "{:<34}{:>3} %  {beside:<9}{packets:<10}{:>8}  {:<20}{}",
+                cell.name,
+                cell.background_percent,
+                size.flows[1],
+                interval(&size.mean),
+                size.throughput.as_ref().map_or("-".into(), interval)
+            )?;
         }
     }
     Ok(())
@@ -83,7 +108,7 @@ fn own_delay(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {
         figures.iter().try_for_each(|figure| write!(out, "{:>12}", time(figure.value)))?;
         writeln!(out)?;
     }
-    Ok(())
+    writeln!(out, "{}", sentences::priorities(analysis))
 }
 
 fn goals(out: &mut fmt::Formatter<'_>, analysis: &Analysis) -> fmt::Result {

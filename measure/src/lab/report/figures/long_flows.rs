@@ -1,6 +1,8 @@
 //! Long flows, and short ones while they are moved.
 
-use super::{Drawing, ECMP, SPLIT, axis_name, by_loads, no_difference, point, positive, ratios};
+use super::{
+    Drawing, ECMP, SPLIT, axis_name, bars, by_loads, no_difference, point, positive, ratios,
+};
 use crate::bootstrap::Interval;
 use crate::lab::analysis::Analysis;
 use crate::lab::analysis::speedup::Comparison;
@@ -40,7 +42,10 @@ pub(super) fn long_flows(analysis: &Analysis) -> Option<Drawing> {
     let names = long.iter().map(|size| axis_name(size));
     let mut panels = vec![Panel {
         title: "throughput of long flows, split / ECMP".into(),
-        x: Axis { name: "packets of the flow".into(), scale: Scale::Names(names.collect()) },
+        x: Axis {
+            name: "packets of the flow, as its kind says".into(),
+            scale: Scale::Names(names.collect()),
+        },
         y: Axis { name: "ratio of means".into(), scale: ratios(series.iter(), 0.8, 1.25) },
         series,
         marks: vec![no_difference(), Mark { y: 0.95, x: None, name: String::new() }],
@@ -57,7 +62,7 @@ pub(super) fn long_flows(analysis: &Analysis) -> Option<Drawing> {
             panels,
             width: 480,
             height: 380,
-            note: "Bars: 95 % confidence intervals. Dashed: no difference, and 5 % less.".into(),
+            note: bars(comparisons.iter().copied()) + " Dashed: no difference, and 5 % less.",
         },
     })
 }
@@ -70,25 +75,31 @@ fn beside_moves(analysis: &Analysis, comparison: &Comparison) -> Option<Panel> {
         .filter_map(|(_, number, moves)| {
             let aside = if *number == ECMP { -0.1 } else { 0.1 };
             let times = [moves.apart.as_ref()?, moves.beside.as_ref()?];
-            let points = times.iter().enumerate().map(|(place, short)| {
-                let Interval { value, low, high } = short.p99_ns;
+            let points = times.iter().enumerate().filter_map(|(place, short)| {
+                let Interval { value, low, high } = short.p99_ns?;
                 let ms = Interval { value: value / 1e6, low: low / 1e6, high: high / 1e6 };
-                point(place as f64 + aside, &ms)
+                Some(point(place as f64 + aside, &ms))
             });
             let name = if *number == ECMP { "p99 by ECMP" } else { "p99 by split" };
             // Not the colours of the loads beside it.
             let number = if *number == ECMP { 5 } else { 6 };
-            let points = points.collect();
+            let points: Vec<_> = points.collect();
+            if points.is_empty() {
+                return None;
+            }
             Some(Series { name: name.into(), number, style: Style::Points, points })
         })
         .collect();
-    let names = vec!["no long flow begins".into(), "a long flow begins".into()];
+    if series.is_empty() {
+        return None;
+    }
+    let names = vec!["no long flow began".into(), "a long flow began".into()];
     Some(Panel {
         title: format!(
             "flows of 1–40 packets, {} % background",
             comparison.cell.background_percent
         ),
-        x: Axis { name: "meanwhile".into(), scale: Scale::Names(names) },
+        x: Axis { name: "just before".into(), scale: Scale::Names(names) },
         y: Axis { name: "p99 of completion time in ms".into(), scale: positive(series.iter()) },
         series,
         marks: Vec::new(),

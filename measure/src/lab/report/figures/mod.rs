@@ -23,7 +23,18 @@ pub(super) struct Drawing {
 /// Where series have their colours: ECMP, split, others.
 const ECMP: usize = 1;
 const SPLIT: usize = 0;
-const BARS: &str = "Bars: 95 % confidence intervals. Dashed at 1: no difference.";
+
+/// What bars are, by how many pairs of runs there are of what is drawn.
+fn bars<'c>(comparisons: impl IntoIterator<Item = &'c Comparison>) -> String {
+    match comparisons.into_iter().map(|one| one.pairs).min() {
+        None | Some(0 | 1) => {
+            "Bars: 95 % intervals of single pairs of runs, which know nothing of what differs from run to run.".into()
+        }
+        Some(pairs) => {
+            format!("Bars: 95 % intervals, from {pairs} or more pairs of runs; cut off at the edge of the figure.")
+        }
+    }
+}
 
 /// All that there are runs for.
 pub(super) fn all(analysis: &Analysis) -> Vec<Drawing> {
@@ -83,6 +94,9 @@ fn by_thresholds(analysis: &Analysis) -> Vec<&Comparison> {
     most.map(of_load).filter(|found| found.len() > 1).unwrap_or_default()
 }
 
+/// How many times a point's value, or part of it, an axis makes room for its bar.
+const BAR_TIMES_MAX: f64 = 4.0;
+
 fn point(x: f64, interval: &Interval) -> Point {
     Point { x, y: interval.value, low: interval.low, high: interval.high }
 }
@@ -100,10 +114,11 @@ fn positive<'s>(series: impl Iterator<Item = &'s Series> + Clone) -> Scale {
 
 /// For ratios: twice and half are as far from 1. From below to above all that is drawn and marked.
 fn ratios<'s>(series: impl Iterator<Item = &'s Series> + Clone, least: f64, most: f64) -> Scale {
-    let points = series.flat_map(|one| &one.points);
-    let least =
-        points.clone().map(|point| point.low).filter(|low| *low > 0.0).fold(least, f64::min);
-    let most = points.map(|point| point.high).fold(most, f64::max);
+    let points = series.flat_map(|one| &one.points).filter(|point| point.y > 0.0);
+    // Intervals of few pairs may be so wide that nothing else could be seen beside them.
+    let low = |point: &Point| point.low.max(point.y / BAR_TIMES_MAX);
+    let least = points.clone().map(low).fold(least, f64::min);
+    let most = points.map(|point| point.high.min(point.y * BAR_TIMES_MAX)).fold(most, f64::max);
     let room = (most / least).powf(0.06);
     Scale::Log(least / room, most * room)
 }

@@ -1,6 +1,6 @@
 //! What the gateway itself costs.
 
-use super::{Drawing, axis_name, no_difference, point, positive, ratios};
+use super::{Drawing, axis_name, bars, no_difference, point, positive, ratios};
 use crate::bootstrap::Interval;
 use crate::lab::analysis::overhead::Row;
 use crate::lab::analysis::speedup::Comparison;
@@ -48,15 +48,17 @@ pub(super) fn overhead(analysis: &Analysis) -> Option<Drawing> {
     Some(Drawing {
         file: "overhead.svg",
         heading: "What the gateway itself costs (the paper's figure 6)",
-        sentence: sentences::overhead(overhead),
+        sentence: sentences::overhead(analysis, overhead),
         figure: Figure {
             title: "An idle network: no gateway, and the gateway in both kinds of XDP".into(),
             columns: panels.len(),
             panels,
             width: 480,
             height: 360,
-            note: "Delay: mean of the runs, bars from the least run to the greatest. Ratios: 95 % intervals."
-                .into(),
+            note: format!(
+                "Delay: mean of the runs, bars from the least run to the greatest. Ratios: {}",
+                bars(analysis.comparisons.iter().filter(|one| one.baseline_way == Way::Kernel))
+            ),
         },
     })
 }
@@ -88,7 +90,7 @@ fn idle_times(analysis: &Analysis) -> Option<Panel> {
     Some(Panel {
         title: "mean completion time".into(),
         x: Axis {
-            name: "packets of the flow".into(),
+            name: "packets of the flow, as its kind says".into(),
             scale: Scale::Names(sizes.iter().map(|size| axis_name(size)).collect()),
         },
         y: Axis { name: "times the kernel's".into(), scale: ratios(series.iter(), 0.8, 1.5) },

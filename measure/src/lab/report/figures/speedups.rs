@@ -1,6 +1,6 @@
 //! How much sooner flows finish than by ECMP: by size, threshold and load, and by other ways.
 
-use super::{BARS, Drawing, axis_name, by_loads, by_thresholds, main_threshold, no_difference};
+use super::{Drawing, axis_name, bars, by_loads, by_thresholds, main_threshold, no_difference};
 use super::{point, ratios};
 use crate::bootstrap::Interval;
 use crate::lab::analysis::speedup::{Comparison, SizeComparison};
@@ -34,7 +34,10 @@ pub(super) fn by_size(analysis: &Analysis) -> Option<Drawing> {
     let series: Vec<Series> = series.collect();
     let panel = Panel {
         title: String::new(),
-        x: Axis { name: "packets of the flow".into(), scale: Scale::Names(names.collect()) },
+        x: Axis {
+            name: "packets of the flow, as its kind says".into(),
+            scale: Scale::Names(names.collect()),
+        },
         y: Axis { name: "speed-up over ECMP".into(), scale: ratios(series.iter(), 0.8, 2.0) },
         series,
         marks: vec![no_difference()],
@@ -53,7 +56,7 @@ pub(super) fn by_size(analysis: &Analysis) -> Option<Drawing> {
             columns: 1,
             width: 760,
             height: 380,
-            note: BARS.into(),
+            note: bars([comparison]),
         },
     })
 }
@@ -111,7 +114,7 @@ pub(super) fn by_threshold(analysis: &Analysis) -> Option<Drawing> {
             columns: 1,
             width: 760,
             height: 400,
-            note: BARS.into(),
+            note: bars(comparisons.iter().copied()),
         },
     })
 }
@@ -165,7 +168,7 @@ pub(super) fn by_load(analysis: &Analysis) -> Option<Drawing> {
             columns: 2,
             width: 470,
             height: 380,
-            note: BARS.into(),
+            note: bars(comparisons.iter().copied()),
         },
     })
 }
@@ -209,7 +212,7 @@ pub(super) fn alternatives(analysis: &Analysis) -> Option<Drawing> {
             columns: 3,
             width: 380,
             height: 340,
-            note: BARS.into(),
+            note: bars(found.iter().copied()),
         },
     })
 }

@@ -50,6 +50,11 @@ impl Stretch {
         address.wrapping_sub(self.first) < self.count
     }
 
+    /// How many it has.
+    pub fn addresses(&self) -> u32 {
+        self.count
+    }
+
     /// Its first address and its last.
     #[cfg(test)]
     pub(super) fn ends(&self) -> Range {

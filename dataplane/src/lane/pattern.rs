@@ -172,3 +172,162 @@ impl Plain {
         inner[10..12].copy_from_slice(&self.sum.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::super::decapsulation::Decapsulator;
+    use super::super::ecn::EcnAlarms;
+    use super::super::encapsulation::Encapsulator;
+    use super::super::prefixes::Prefixes;
+    use super::super::sequence::Numbers;
+    use super::*;
+    use crate::wire::hop;
+
+    const PADDING_BYTES: usize = 3;
+
+    fn tunnel(key: Option<u32>, sequence: bool) -> Tunnel {
+        Tunnel {
+            local: "192.0.2.1".parse().expect("an address"),
+            remote: "198.51.100.1".parse().expect("an address"),
+            key,
+            sequence,
+            checksum: false,
+            ttl: 64,
+            dscp: None,
+            dont_fragment: true,
+            mtu_bytes: None,
+            udp: false,
+        }
+    }
+
+    fn border(tunnels: &[Tunnel]) -> Decapsulator {
+        let list = |last: u8| Prefixes::new(&[(IpAddr::from([10, last, 0, 0]), 16)]);
+        Decapsulator::new(tunnels, list(2).expect("prefixes"), list(1).expect("prefixes"))
+    }
+
+    /// What the other end of a tunnel sends, padded.
+    fn frame(tunnel: &Tunnel) -> Vec<u8> {
+        let mut inner = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([10, 2, 0, 7], [10, 1, 0, 9], 64)
+            .tcp(443, 1000, 7, 100)
+            .write(&mut inner, b"payload")
+            .expect("a packet");
+        let length = inner.len();
+        inner.resize(length + 64, 0);
+        let mut buffer = Buffer::new(&mut inner, length);
+        let (local, remote) = (tunnel.remote, tunnel.local);
+        Encapsulator::new(&Tunnel { local, remote, ..*tunnel }, Numbers::default())
+            .encapsulate(&mut buffer, &[2; 14], 0)
+            .expect("it fits");
+        [&buffer[..], &[0xaa; PADDING_BYTES]].concat()
+    }
+
+    fn repair(frame: &mut [u8], at: usize) {
+        if let Some(header) = frame.get_mut(at..at + ipv4::HEADER_BYTES) {
+            header[10..12].fill(0);
+            let sum = !checksum::sum(header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+    }
+
+    /// Whether there is a plain packet in the frame; if so, the long way lets in the same.
+    fn is_plain(tunnels: &[Tunnel], frame: &[u8]) -> bool {
+        let (mut long, mut short) = (border(tunnels), border(tunnels));
+        let Some(plain) = short.plain(frame) else { return false };
+        let (mut long_frame, mut short_frame) = (frame.to_vec(), frame.to_vec());
+        let mut expected = Buffer::from(&mut long_frame);
+        let decapsulated = long.decapsulate(&mut expected, frame.len()).expect("let in");
+        assert_eq!(decapsulated.lane, plain.lane);
+        assert_eq!(decapsulated.wire_bytes, IP + usize::from(plain.bytes));
+        assert!(!hop::is_last(&expected, IP));
+        hop::take(&mut expected, IP);
+        let mut bare = Buffer::from(&mut short_frame);
+        short.let_in(&mut bare, &plain);
+        assert_eq!(bare[..], expected[..]);
+        for border in [&mut long, &mut short] {
+            border.settle();
+            assert_eq!((border.accepted(), border.refusals().total()), (1, 0));
+            assert_eq!(border.ecn_alarms(), EcnAlarms::default());
+        }
+        assert_eq!(long.sequence(plain.lane), short.sequence(plain.lane));
+        true
+    }
+
+    /// Every value of every byte, with right checksums and without.
+    #[test]
+    fn whatever_matches_is_let_in_the_long_way_too() {
+        for (key, sequence) in
+            [(None, false), (Some(7), false), (None, true), (Some(u32::MAX), true)]
+        {
+            let tunnels = [tunnel(key, sequence)];
+            let frame = frame(&tunnels[0]);
+            assert!(is_plain(&tunnels, &frame));
+            let inner = Pattern::of(0, &tunnels[0]).expect("it has one").inner_offset;
+            let mut matches = 0;
+            for (at, value) in
+                (12..inner + INNER_BYTES).flat_map(|at| (0..=255_u8).map(move |value| (at, value)))
+            {
+                let mut other = frame.clone();
+                other[at] = value;
+                matches += u32::from(is_plain(&tunnels, &other));
+                repair(&mut other, inner);
+                repair(&mut other, IP);
+                matches += u32::from(is_plain(&tunnels, &other));
+            }
+            assert!(matches > 2000, "{matches}");
+            for length in 0..frame.len() {
+                let is_whole = length + PADDING_BYTES >= frame.len();
+                assert_eq!(is_plain(&tunnels, &frame[..length]), is_whole, "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_near_miss_does_not_match() {
+        let tunnels = [tunnel(Some(7), false)];
+        let good = frame(&tunnels[0]);
+        let inner = OUTER_BYTES + gre::OPTION_BYTES;
+        let misses: [(&str, usize, u8); 19] = [
+            ("a VLAN tag", 12, 0x81),
+            ("outer options", IP, 0x46),
+            ("an outer fragment", IP + 6, 0x20),
+            ("a later outer fragment", IP + 7, 1),
+            ("UDP", IP + 9, 17),
+            ("another peer", IP + 15, 2),
+            ("another end", IP + 19, 2),
+            ("a GRE checksum", IP + 20, 0xa0),
+            ("a sequence number", IP + 20, 0x30),
+            ("no key", IP + 20, 0),
+            ("a reserved bit", IP + 20, 0x28),
+            ("another version", IP + 21, 1),
+            ("IPv6", IP + 22, 0x86),
+            ("another key", IP + 27, 8),
+            ("inner options", inner, 0x46),
+            ("an inner fragment", inner + 6, 0x20),
+            ("the last hop", inner + 8, 1),
+            ("a SYN", inner + 33, 0x12),
+            ("another network", inner + 13, 3),
+        ];
+        for (what, at, value) in misses {
+            let mut other = good.clone();
+            assert_ne!(other[at], value, "{what}");
+            other[at] = value;
+            repair(&mut other, inner);
+            repair(&mut other, IP);
+            assert!(!is_plain(&tunnels, &other), "{what}");
+        }
+    }
+
+    #[test]
+    fn of_two_tunnels_that_cannot_be_told_apart_the_second_has_no_pattern() {
+        let first = Tunnel { checksum: true, ..tunnel(Some(7), false) };
+        let second = tunnel(Some(7), false);
+        let frame = frame(&second);
+        assert!(is_plain(&[second], &frame));
+        assert!(!is_plain(&[first, second], &frame));
+        assert!(is_plain(&[tunnel(Some(8), false), second], &frame));
+    }
+}

@@ -23,9 +23,10 @@
 
 mod route;
 mod shelf;
+mod stretch;
 mod tables;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ use crate::batch::PortId;
 
 pub use route::{Health, Hop, Kind, Route, RouteKey, Table};
 pub use shelf::{SNAPSHOTS_MAX, Shelf};
+pub use stretch::{NextHop, Stretch};
 pub use tables::{
     ACTIONS_MAX, ADDRESSES_MAX, Address, Fixed, FixedPort, Full, HOPS_MAX, NEIGHBOURS_MAX,
     Neighbour, PortLink, ROUTES_MAX, Tables,
@@ -91,6 +93,8 @@ struct Tries {
 struct LocalTable {
     hosts_ipv4: HashMap<u32, u32, RandomState>,
     hosts_ipv6: HashMap<u128, u32, RandomState>,
+    /// Those of `hosts_ipv4`, for what lies between them.
+    sorted_ipv4: BTreeSet<u32>,
     wider: Tries,
 }
 
@@ -107,7 +111,7 @@ enum Action {
 
 /// A hop of a route.
 #[derive(Debug, Clone, Copy)]
-struct NextHop {
+struct WeightedHop {
     /// Weights of this hop and those before it.
     weight_sum: u64,
     way: Way,
@@ -148,7 +152,7 @@ pub struct Fib {
     local: Arc<LocalTable>,
     main: Arc<Tries>,
     actions: Box<[Action]>,
-    hops: Box<[NextHop]>,
+    hops: Box<[WeightedHop]>,
     ports: [PortView; 2],
     /// Of all interfaces, ascending.
     own: Box<[IpAddr]>,
@@ -286,7 +290,7 @@ impl Neighbours {
 
 /// The hop in whose share of all weights the hash falls.
 #[inline]
-fn pick(hops: &[NextHop], weight_total: u64, flow_hash: u32) -> Way {
+fn pick(hops: &[WeightedHop], weight_total: u64, flow_hash: u32) -> Way {
     if let [only] = hops {
         return only.way;
     }

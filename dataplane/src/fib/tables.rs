@@ -14,8 +14,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{
-    Action, Fib, Kind, LocalTable, NextHop, PortView, Resolution, Route, RouteKey, Table, Tries,
-    Way,
+    Action, Fib, Kind, LocalTable, PortView, Resolution, Route, RouteKey, Table, Tries, Way,
+    WeightedHop,
 };
 use crate::batch::PortId;
 
@@ -308,7 +308,7 @@ impl Tables {
         }
     }
 
-    fn action(&self, route: &Route, hops: &mut Vec<NextHop>) -> Action {
+    fn action(&self, route: &Route, hops: &mut Vec<WeightedHop>) -> Action {
         match route.kind {
             Kind::Local => Action::Settled(Resolution::Local),
             Kind::Unreachable => Action::Settled(Resolution::Unreachable),
@@ -321,7 +321,7 @@ impl Tables {
                 for hop in route.used_hops() {
                     weight_total += u64::from(hop.weight);
                     let way = self.way(hop.interface, hop.gateway);
-                    hops.push(NextHop { weight_sum: weight_total, way });
+                    hops.push(WeightedHop { weight_sum: weight_total, way });
                 }
                 let count = hops.len() as u32 - first;
                 let mtu_bytes = route.mtu_bytes.unwrap_or(u32::MAX);
@@ -420,6 +420,12 @@ impl LocalTable {
     fn put(&mut self, prefix: IpNet, best: Option<u32>) {
         if prefix.prefix_len() < prefix.max_prefix_len() {
             return self.wider.put(prefix, best);
+        }
+        if let IpAddr::V4(host) = prefix.network() {
+            match best {
+                Some(_) => self.sorted_ipv4.insert(host.to_bits()),
+                None => self.sorted_ipv4.remove(&host.to_bits()),
+            };
         }
         match (prefix.network(), best) {
             (IpAddr::V4(host), Some(number)) => self.hosts_ipv4.insert(host.to_bits(), number),

@@ -412,3 +412,79 @@ fn the_lookup_agrees_with_a_search_through_all_routes() {
         }
     }
 }
+
+/// Both edges of each stretch, what lies beside them, and addresses inside.
+#[test]
+fn everything_in_a_stretch_takes_its_hop_and_nothing_is_the_machines() {
+    let (mut stretches, mut hops, mut widest) = (0, 0, 0);
+    for seed in 1..=40 {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let mut tables = tables();
+        for step in 0..200 {
+            tables.set_route(random.key(), random.route()).unwrap();
+            tables.remove_route(&random.key());
+            let (interface, address) = ([LAN, WAN][random.below(2) as usize], random.address());
+            let neighbour = Neighbour { mac: Some([2, 1, 0, 0, 0, step]), is_stale: false };
+            tables.set_neighbour(interface, address, neighbour).unwrap();
+            if step % 16 == 0 {
+                let address = random.address();
+                tables.add_address(Address { interface, is_secondary: false, address }).unwrap();
+            }
+            let fib = tables.snapshot();
+            for _ in 0..20 {
+                let IpAddr::V4(around) = random.address() else { continue };
+                let Some(stretch) = fib.stretch_around(around.to_bits()) else { continue };
+                assert!(stretch.contains(around.to_bits()));
+                stretches += 1;
+                let (first, last) = stretch.ends();
+                widest = widest.max(last - first);
+                let inside =
+                    |random: &mut Random| first + random.below(u64::from(last - first) + 1) as u32;
+                let picks = [(); 8].map(|()| inside(&mut random));
+                for address in [first, last].into_iter().chain(picks) {
+                    hops += u32::from(agrees_with_resolve(&fib, &stretch, address));
+                }
+                for beside in [first.checked_sub(1), last.checked_add(1)].into_iter().flatten() {
+                    assert!(!stretch.contains(beside));
+                }
+            }
+        }
+    }
+    assert!(stretches > 2000 && hops > 1000 && widest > 1 << 20, "{stretches} {hops} {widest}");
+}
+
+/// Returns whether there is a hop.
+fn agrees_with_resolve(fib: &Fib, stretch: &Stretch, address: u32) -> bool {
+    let ip = IpAddr::V4(address.into());
+    assert!(stretch.contains(address) && !fib.is_own(ip), "{ip}");
+    let resolved = fib.resolve(ip, 0x1234_5678);
+    let Some(hop) = fib.hop(stretch, address) else {
+        assert!(matches!(resolved, Resolution::Unresolved { .. }), "{ip}: {resolved:?}");
+        return false;
+    };
+    let link = [&hop.mac[..], &hop.source_mac[..], &IPV4].concat().try_into().unwrap();
+    let found = Resolution::Forward { port: hop.port, link, mtu_bytes: hop.mtu_bytes };
+    assert_eq!(found, resolved, "{ip}");
+    true
+}
+
+#[test]
+fn a_stretch_ends_where_a_route_or_an_address_of_the_machines_begins() {
+    let mut tables = tables();
+    tables.set_route(key(Table::Main, "10.0.0.0/16", 0), Route::via(LAN, None)).unwrap();
+    let own = Address { interface: LAN, is_secondary: false, address: ip("10.0.0.1") };
+    tables.add_address(own).unwrap();
+    let broadcast = key(Table::Local, "10.0.255.255/32", 0);
+    tables.set_route(broadcast, Route::of_kind(Kind::Local)).unwrap();
+    let ends = |tables: &Tables, around: u32| {
+        tables.snapshot().stretch_around(around).map(|stretch| stretch.ends())
+    };
+    assert_eq!(ends(&tables, 0x0a00_0203), Some((0x0a00_0002, 0x0a00_fffe)));
+    assert_eq!([0x0a00_0001, 0x0a00_ffff].map(|own| ends(&tables, own)), [None, None]);
+    let more_specific = key(Table::Main, "10.0.128.0/24", 0);
+    tables.set_route(more_specific, Route::of_kind(Kind::Blackhole)).unwrap();
+    assert_eq!(ends(&tables, 0x0a00_0203), Some((0x0a00_0002, 0x0a00_7fff)));
+    assert_eq!(ends(&tables, 0x0a00_8001), None);
+    tables.set_route(key(Table::Local, "10.0.2.0/30", 0), Route::of_kind(Kind::Throw)).unwrap();
+    assert_eq!(ends(&tables, 0x0a00_0203), None, "table local has its say");
+}

@@ -22,6 +22,7 @@ use arrayvec::ArrayVec;
 
 use super::ecn::{self, EcnAlarms, Leaving};
 use super::outer::Outer;
+use super::pattern::{Pattern, Plain};
 use super::prefixes::Prefixes;
 use super::sequence::{SequenceCounts, Tracker};
 use super::tunnel::Tunnel;
@@ -104,7 +105,7 @@ fn locked(tracker: &Mutex<Tracker>) -> MutexGuard<'_, Tracker> {
 }
 
 /// One end of a tunnel, as its packets show it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Peer {
     version: Version,
     /// Source and destination as they stand in the header of what arrives; see `ipv4::Header`.
@@ -118,6 +119,8 @@ struct Peer {
 #[derive(Debug, Clone)]
 pub struct Decapsulator {
     peers: Vec<Peer>,
+    /// Of those that have one.
+    patterns: Vec<Pattern>,
     sources: Prefixes,
     destinations: Prefixes,
     /// Our ends, each once.
@@ -160,8 +163,15 @@ impl Decapsulator {
         locals_ipv4.dedup();
         locals_ipv6.sort_unstable();
         locals_ipv6.dedup();
+        let peers: Vec<Peer> = tunnels.iter().map(Peer::of).collect();
+        let patterns = tunnels.iter().enumerate().filter_map(|(lane, tunnel)| {
+            // Of two that cannot be told apart, the first has all packets.
+            let is_first = !peers[..lane].contains(&peers[lane]);
+            Pattern::of(lane, tunnel).filter(|_| is_first)
+        });
         Decapsulator {
-            peers: tunnels.iter().map(Peer::of).collect(),
+            patterns: patterns.collect(),
+            peers,
             sources,
             destinations,
             locals_ipv4,
@@ -273,6 +283,35 @@ impl Decapsulator {
         }
     }
 
+    /// The plain packet in this untagged frame, if there is one that [`decapsulate`](Decapsulator::decapsulate) would
+    /// let in, and that has a hop to spare. Nothing is counted.
+    #[inline(always)]
+    pub fn plain(&self, frame: &[u8]) -> Option<Plain> {
+        let plain = Pattern::match_any(&self.patterns, frame)?;
+        let is_between_sites = self.sources.contains_ipv4(plain.source)
+            && self.destinations.contains_ipv4(plain.destination);
+        is_between_sites.then_some(plain)
+    }
+
+    /// Lets in the plain packet that was found in this frame, and takes one hop from it. It follows an Ethernet header
+    /// as what [`decapsulate`](Decapsulator::decapsulate) lets in does.
+    #[inline(always)]
+    pub fn let_in(&mut self, buffer: &mut Buffer<'_>, plain: &Plain) {
+        if let Some(number) = plain.sequence {
+            self.hear(plain.lane, number);
+        }
+        self.accepted += 1;
+        plain.bare(buffer);
+    }
+
+    #[inline(always)]
+    fn hear(&mut self, lane: usize, number: u32) {
+        if self.heard.is_full() {
+            self.settle();
+        }
+        self.heard.push((lane, number));
+    }
+
     #[inline(always)]
     fn judge(
         &mut self,
@@ -292,10 +331,7 @@ impl Decapsulator {
             return Err(Refusal::GreChecksum);
         }
         if let Some(number) = header.sequence {
-            if self.heard.is_full() {
-                self.settle();
-            }
-            self.heard.push((lane, number));
+            self.hear(lane, number);
         }
         let inner = self.check_inner(&window.up_to(outer.payload_end), &header)?;
         self.finish(buffer, lane, &inner, outer.ecn)

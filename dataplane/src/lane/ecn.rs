@@ -56,7 +56,7 @@ impl EcnAlarms {
 
 /// The field of a packet that leaves a tunnel, of the two it arrived with (two bits each).
 #[inline(always)]
-pub fn leaving(inner: u8, outer: u8) -> Leaving {
+pub const fn leaving(inner: u8, outer: u8) -> Leaving {
     match (inner & MASK, outer & MASK) {
         (NOT_ECT, NOT_ECT) => Leaving::Plain(NOT_ECT),
         (NOT_ECT, CE) => Leaving::Dropped,
@@ -68,6 +68,25 @@ pub fn leaving(inner: u8, outer: u8) -> Leaving {
         (inner, _) => Leaving::Plain(inner),
     }
 }
+
+/// The same, when nothing is wrong.
+#[inline(always)]
+pub fn leaving_unsuspected(inner: u8, outer: u8) -> Option<u8> {
+    UNSUSPECTED[usize::from((inner & MASK) << 2 | outer & MASK)]
+}
+
+/// By the inner field, then the outer.
+const UNSUSPECTED: [Option<u8>; 16] = {
+    let mut fields = [None; 16];
+    let mut both = 0;
+    while both < fields.len() {
+        if let Leaving::Plain(field) = leaving(both as u8 >> 2, both as u8) {
+            fields[both] = Some(field);
+        }
+        both += 1;
+    }
+    fields
+};
 
 #[cfg(test)]
 mod tests {
@@ -89,6 +108,11 @@ mod tests {
                 assert_eq!(leaving(inner, outer), expected, "inner {inner:02b} outer {outer:02b}");
                 // Only two bits of each octet matter.
                 assert_eq!(leaving(inner | 0xb8, outer | 0x28), expected);
+                let unsuspected = leaving_unsuspected(inner | 0xb8, outer | 0x28);
+                assert_eq!(
+                    unsuspected.map(Plain),
+                    Some(expected).filter(|one| matches!(one, Plain(_)))
+                );
             }
         }
     }

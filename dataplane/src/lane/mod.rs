@@ -2,8 +2,8 @@
 //!
 //! * [`mark`] rewrites the DSCP
 //! * [`tunnel`] is what is configured of a GRE tunnel
-//! * [`encapsulation`] is its way out, by a [`template`] for plain packets where the tunnel has one; [`decapsulation`] its way in: the border of a site, which knows the
-//!   [`prefixes`] of both sites
+//! * [`encapsulation`] is its way out, by a [`template`] for plain packets where the tunnel has one;
+//!   [`decapsulation`] its way in, by a [`pattern`]: the border of a site, which knows the [`prefixes`] of both sites
 //! * [`sequence`] numbers what goes out and judges the numbers that come in, [`ecn`] carries congestion across
 //! * [`fragmentation`] cuts what does not fit a lane, [`path_mtu`] hears what does not fit the way, and
 //!   [`rate_limit`] bounds what is said about it
@@ -17,6 +17,7 @@ pub mod fragmentation;
 pub mod mark;
 mod outer;
 pub mod path_mtu;
+pub mod pattern;
 pub mod prefixes;
 pub mod rate_limit;
 mod reasons;

@@ -12,6 +12,8 @@ use crate::wire::{ethernet, icmp, icmpv6, ipv4, ipv6, tcp, udp};
 const SYN: u8 = 0x02;
 /// Where a TCP header has its flags.
 const FLAGS: usize = 13;
+/// The golden ratio of 64 bits: a step from neighbouring addresses to distant hashes.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A packet's IP header, as far as routing reads it.
 #[derive(Debug, Clone, Copy)]
@@ -147,14 +149,24 @@ pub(super) fn flow_hash_of(header: &Header, frame: &[u8]) -> u32 {
     } else {
         (frame[IP + 6], IP + ipv6::HEADER_BYTES, true)
     };
-    let addresses = hash_of(header);
     let ports = match frame.get(offset..offset + 4) {
         Some(&[a, b, c, d]) if whole && matches!(protocol, tcp::PROTOCOL | udp::PROTOCOL) => {
             u32::from_be_bytes([a, b, c, d])
         }
         _ => 0,
     };
-    let mixed = (addresses ^ u64::from(ports)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    with_ports(hash_of(header), ports)
+}
+
+/// The same of TCP over IPv4, whole: between two addresses and two ports.
+#[inline(always)]
+pub(super) fn flow_hash(source: u32, destination: u32, ports: u32) -> u32 {
+    with_ports(hash_between(u64::from(source), u64::from(destination)), ports)
+}
+
+#[inline(always)]
+fn with_ports(addresses: u64, ports: u32) -> u32 {
+    let mixed = (addresses ^ u64::from(ports)).wrapping_mul(GOLDEN_RATIO);
     (mixed >> 32) as u32
 }
 
@@ -162,8 +174,11 @@ pub(super) fn flow_hash_of(header: &Header, frame: &[u8]) -> u32 {
 #[inline]
 pub(super) fn hash_of(header: &Header) -> u64 {
     let fold = |bits: u128| bits as u64 ^ (bits >> 64) as u64;
-    // The golden ratio of 64 bits: a step from neighbouring addresses to distant hashes.
-    let mixed = fold(header.source).rotate_left(32) ^ fold(header.destination);
-    let mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash_between(fold(header.source), fold(header.destination))
+}
+
+#[inline(always)]
+fn hash_between(source: u64, destination: u64) -> u64 {
+    let mixed = (source.rotate_left(32) ^ destination).wrapping_mul(GOLDEN_RATIO);
     mixed ^ mixed >> 32
 }

@@ -12,6 +12,7 @@
 //! sites, tunnel packets to its own ends, ICMP errors about those. All else is the kernel's
 //! ([`DropReason::LeftToKernel`]); on a port the XDP program has left it there already.
 
+mod arrival;
 mod counters;
 mod errors;
 mod express;
@@ -38,6 +39,7 @@ use crate::wire::ethernet;
 use crate::wire::hop;
 use crate::wire::mss;
 
+use arrival::Stretches;
 pub use counters::{IcmpCounters, LaneCounters, RouterCounters};
 use errors::{Onward, Told};
 use express::Express;
@@ -113,6 +115,8 @@ pub struct Router {
     /// Where our tunnels end.
     tunnel_ends: Vec<IpAddr>,
     border: Decapsulator,
+    /// Of `fib`.
+    stretches: Stretches,
     /// Whether its counters have what sequence numbers tell all workers together.
     is_first: bool,
     path_mtus: PathMtus,
@@ -143,6 +147,7 @@ impl Router {
             has_own_remote: has_own(&fib, &site.remote),
             has_plain_lane: tunnels.len() < ways.len(),
             border: site.border.clone(),
+            stretches: Stretches::new(),
             is_first: true,
             fib,
             local: site.local.clone(),
@@ -171,6 +176,7 @@ impl Router {
         }
         self.express = self.ways.each_ref().map(Way::express);
         self.has_own_remote = has_own(&fib, &self.remote);
+        self.stretches = Stretches::new();
         self.fib = fib;
     }
 
@@ -222,7 +228,11 @@ impl Router {
         flow_hash: u64,
         now_ns: u64,
     ) {
-        if let Some(port) = self.express(packet, now_ns) {
+        let taken = match packet.ingress {
+            PortId::Lan => self.express(packet, now_ns),
+            PortId::Wan => self.arrive(packet),
+        };
+        if let Some(port) = taken {
             packet.verdict = Verdict::Transmit(port);
             return;
         }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::exchange::Sent;
+use super::exchange::{Exchange, Sent};
 use super::{Worker, batch_of};
 use crate::batch::{Packet, PortId};
 use crate::flow::observer::Unobserved;
@@ -98,19 +98,14 @@ impl<P: Port> Worker<P> {
             return 0;
         }
         let packets = burst.len();
-        let fates = self.decide(&mut burst, ingress, now_ns);
-        let egress = ingress.opposite();
-        let crosses = |fate: &Fate| {
-            fate.verdict == Verdict::Transmit(egress) && self.other_for(fate).is_none()
-        };
-        if fates.iter().all(crosses) {
-            // As nearly all bursts do: as a whole.
-            for (frame, fate) in burst.iter_mut().zip(&fates) {
-                P::set_length(&self.frames, frame, fate.bytes as usize);
+        match self.decide(&mut burst, ingress, now_ns) {
+            (lengths, None) => {
+                for (frame, length) in burst.iter_mut().zip(lengths) {
+                    P::set_length(&self.frames, frame, length as usize);
+                }
+                self.ports[ingress.opposite().index()].transmit(&mut self.frames, &mut burst);
             }
-            self.ports[egress.index()].transmit(&mut self.frames, &mut burst);
-        } else {
-            self.sort_out(burst, &fates, now_ns);
+            (_, Some(fates)) => self.sort_out(burst, &fates, now_ns),
         }
         self.empty_outbox();
         packets
@@ -123,7 +118,9 @@ impl<P: Port> Worker<P> {
         let mut waits = 0;
         for (mut frame, &fate) in burst.drain(..).zip(fates) {
             match fate.verdict {
-                Verdict::Transmit(port) if let Some(worker) = self.other_for(&fate) => {
+                Verdict::Transmit(port)
+                    if let Some(worker) = other_for(self.exchange.as_ref(), fate.flow_hash) =>
+                {
                     self.hand_over(worker, port, frame, fate);
                 }
                 Verdict::Transmit(port) => {
@@ -144,11 +141,6 @@ impl<P: Port> Worker<P> {
         if let Some(exchange) = &mut self.exchange {
             exchange.ring();
         }
-    }
-
-    #[inline]
-    fn other_for(&self, fate: &Fate) -> Option<usize> {
-        self.exchange.as_ref()?.other_for(fate.flow_hash?)
     }
 
     /// To the worker of its flow; the frame is free again at once.
@@ -173,18 +165,28 @@ impl<P: Port> Worker<P> {
         packets
     }
 
+    /// Has the gateway decide. When all packets leave by the other port, as in nearly all bursts, the burst goes as a
+    /// whole and their lengths are all that is to be known; else each has its fate.
     #[inline(always)]
     fn decide(
         &mut self,
         burst: &mut Burst<P::Frame>,
         ingress: PortId,
         now_ns: u64,
-    ) -> ArrayVec<Fate, BURST_MAX> {
+    ) -> (ArrayVec<u32, BURST_MAX>, Option<ArrayVec<Fate, BURST_MAX>>) {
         let mut batch = batch_of::<P>(&self.frames, burst, ingress, now_ns);
         if let Some(router) = self.gateway.router() {
             router.outbox().set_wait_room(self.waiting.remaining_capacity());
         }
         self.gateway.process(&mut batch, &mut Unobserved);
+        let exchange = self.exchange.as_ref();
+        let crosses = |packet: &Packet<'_>| {
+            packet.verdict == Verdict::Transmit(ingress.opposite())
+                && other_for(exchange, packet.flow_hash).is_none()
+        };
+        if batch.iter().all(crosses) {
+            return (batch.iter().map(|packet| packet.bytes.len() as u32).collect(), None);
+        }
         let fate = |packet: &Packet<'_>| Fate {
             verdict: packet.verdict,
             outcome: packet.outcome,
@@ -192,7 +194,7 @@ impl<P: Port> Worker<P> {
             wire_bytes: packet.wire_bytes,
             flow_hash: packet.flow_hash,
         };
-        batch.iter().map(fate).collect()
+        (ArrayVec::new(), Some(batch.iter().map(fate).collect()))
     }
 
     /// Keeps the packet that is the `number`-th to wait of its batch.
@@ -257,4 +259,10 @@ impl<P: Port> Worker<P> {
             P::release(&mut self.frames, waiter.frame);
         }
     }
+}
+
+/// The worker of a flow, when it is not this one.
+#[inline]
+fn other_for(exchange: Option<&Exchange>, flow_hash: Option<u32>) -> Option<usize> {
+    exchange?.other_for(flow_hash?)
 }

@@ -492,7 +492,8 @@ impl Daemon {
         if self.refused.as_ref().is_some_and(|refused| now < refused.next) {
             return Ok(());
         }
-        let (reason, touched) = match preflight::plan_running(&self.config, self.idle.len() as u32) {
+        let (reason, touched) = match preflight::plan_running(&self.config, self.idle.len() as u32)
+        {
             Err(problems) => {
                 let reasons: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 (reasons.join(", "), false)

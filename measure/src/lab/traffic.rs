@@ -179,7 +179,7 @@ pub fn run_out(requests: &[RequestRecord]) -> BTreeMap<String, u32> {
 }
 
 /// Why the requests of a run cannot be used, if so: something went wrong with one, or time ran out for more than
-/// [`RUN_OUT_MAX`] of them.
+/// `RUN_OUT_MAX` of them.
 ///
 /// Who throws away a run for a single flow that its path was too full for keeps the runs in which it was not.
 pub fn failure(requests: &[RequestRecord]) -> Option<String> {
